@@ -1,0 +1,112 @@
+package coord
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Entry is one change that can be proposed. Entries carry every time and
+// identifier they need.
+type Entry interface{ kind() string }
+
+// PutMember adds a member or changes its name, address and roles. A new member
+// is Online.
+type PutMember struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Address string    `json:"address,omitempty"`
+	Roles   []string  `json:"roles,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// RemoveMember forgets a member, with its leases and locks; its running
+// operations become Failure.
+type RemoveMember struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+}
+
+// SetVerdict gives a verdict about a member. Offline turns the member's running
+// operations into Failure and releases its locks. The verdict is refused
+// (ErrConflict) unless Epoch is the member's present epoch.
+type SetVerdict struct {
+	ID      string    `json:"id"`
+	Verdict Verdict   `json:"verdict"`
+	Epoch   uint64    `json:"epoch"`
+	At      time.Time `json:"at"`
+}
+
+// AcquireLease gives the lease to Holder, or renews it when Holder has it. It is
+// refused (ErrConflict) while another member has it.
+type AcquireLease struct {
+	Name   string        `json:"name"`
+	Holder string        `json:"holder"`
+	TTL    time.Duration `json:"ttl"`
+}
+
+// ReleaseLease gives the lease back. Releasing what one does not hold changes
+// nothing.
+type ReleaseLease struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"`
+}
+
+// ExpireLease ends a lease that has not been renewed since Renewed. A newer
+// renewal makes it change nothing.
+type ExpireLease struct {
+	Name    string `json:"name"`
+	Renewed uint64 `json:"renewed"`
+}
+
+// AcquireLock takes a cluster-wide lock. It is refused (ErrConflict) while
+// somebody else holds it, and changes nothing when Holder has it already.
+type AcquireLock struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// ReleaseLock gives a lock back. Releasing what one does not hold changes
+// nothing.
+type ReleaseLock struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"`
+}
+
+// StartOperation enters an operation into the registry, Running. Proposing it
+// again under the same ID changes nothing.
+type StartOperation struct {
+	Operation Operation `json:"operation"`
+}
+
+// FinishOperation gives an operation its final status. It is refused with
+// ErrNotFound when the operation is unknown, and with ErrConflict when it has
+// another final status already.
+type FinishOperation struct {
+	ID     string     `json:"id"`
+	Status StatusCode `json:"status"`
+	Err    string     `json:"err,omitempty"`
+	// Metadata replaces the operation's when not nil.
+	Metadata json.RawMessage `json:"metadata,omitempty"`
+	At       time.Time       `json:"at"`
+}
+
+// UpdateOperation replaces the metadata of a running operation for every
+// member to see. Progress does not belong here: it stays with the owner.
+type UpdateOperation struct {
+	ID       string          `json:"id"`
+	Metadata json.RawMessage `json:"metadata"`
+	At       time.Time       `json:"at"`
+}
+
+func (PutMember) kind() string       { return "put_member" }
+func (RemoveMember) kind() string    { return "remove_member" }
+func (SetVerdict) kind() string      { return "set_verdict" }
+func (AcquireLease) kind() string    { return "acquire_lease" }
+func (ReleaseLease) kind() string    { return "release_lease" }
+func (ExpireLease) kind() string     { return "expire_lease" }
+func (AcquireLock) kind() string     { return "acquire_lock" }
+func (ReleaseLock) kind() string     { return "release_lock" }
+func (StartOperation) kind() string  { return "start_operation" }
+func (FinishOperation) kind() string { return "finish_operation" }
+func (UpdateOperation) kind() string { return "update_operation" }
