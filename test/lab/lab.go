@@ -1,0 +1,296 @@
+// Package lab starts real musterd processes for tests: each with a directory of
+// its own, on the one machine the test runs on, and with the means to hurt them.
+//
+// It contains no assertion about muster: that is its callers' business.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Options says how a member is started. The zero value is right for most tests.
+type Options struct {
+	// Env is added to the daemon's environment, as KEY=VALUE.
+	Env []string
+	// Args are added to the daemon's command line.
+	Args []string
+	// NoInit leaves out `musterd init --auto`.
+	NoInit bool
+}
+
+// Member is one running daemon.
+type Member struct {
+	// Dir is the daemon's directory, Bin where its programs are.
+	Dir, Bin string
+
+	t       testing.TB
+	options Options
+	daemon  *exec.Cmd
+	done    chan error
+	log     *os.File
+}
+
+// NeedsRoot skips the test by name when it cannot run here.
+func NeedsRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: runs real containers")
+	}
+}
+
+// Programs returns the directory with musterd, muster and muster-shim as built
+// by `make build`, or builds them into a directory of the test.
+func Programs(t testing.TB) string {
+	t.Helper()
+	if dir := os.Getenv("MUSTER_TEST_BIN"); dir != "" {
+		return dir
+	}
+	root := moduleRoot(t)
+	bin := filepath.Join(root, "bin")
+	// go build does nothing when nothing changed, so this is cheap.
+	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/musterd", "./cmd/muster", "./cmd/muster-shim")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func moduleRoot(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		t.Fatalf("find the module: %v", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out)))
+}
+
+// Start runs a daemon in a fresh directory until the test ends, and waits until
+// it answers. What the daemon left on the machine is removed with it.
+func Start(t testing.TB, options Options) *Member {
+	t.Helper()
+	NeedsRoot(t)
+	bin := Programs(t)
+	// Not t.TempDir: unix socket paths are short, and what is left mounted must
+	// be shown, not removed under a running container.
+	dir, err := os.MkdirTemp("", "muster-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Member{Dir: dir, Bin: bin, t: t, options: options}
+	t.Cleanup(m.destroy)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	m.Up()
+	if !options.NoInit {
+		if out, err := m.Command("musterd", "init", "--auto").CombinedOutput(); err != nil {
+			t.Fatalf("musterd init --auto: %v\n%s", err, out)
+		}
+	}
+	return m
+}
+
+// Socket is the path of the daemon's unix socket.
+func (m *Member) Socket() string { return filepath.Join(m.Dir, "unix.socket") }
+
+// Env is the environment in which the programs and the stock clients talk to
+// this member.
+func (m *Member) Env() []string {
+	return append(os.Environ(),
+		"MUSTER_DIR="+m.Dir, "LXD_DIR="+m.Dir,
+		"MUSTER_CONF="+filepath.Join(m.Dir, "client"), "LXD_CONF="+filepath.Join(m.Dir, "lxc-client"),
+		"PATH="+m.Bin+":"+os.Getenv("PATH"), "HOME="+m.Dir)
+}
+
+// Command prepares one of our programs, or any other, to talk to this member.
+func (m *Member) Command(program string, args ...string) *exec.Cmd {
+	if _, err := os.Stat(filepath.Join(m.Bin, program)); err == nil {
+		program = filepath.Join(m.Bin, program)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = m.Env()
+	return cmd
+}
+
+// Up starts the daemon (again) and waits until it is ready.
+func (m *Member) Up() {
+	m.t.Helper()
+	log, err := os.OpenFile(filepath.Join(m.Dir, "lab.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.log = log
+	m.daemon = exec.Command(filepath.Join(m.Bin, "musterd"), m.options.Args...)
+	m.daemon.Env = append(m.Env(), m.options.Env...)
+	m.daemon.Stdout, m.daemon.Stderr = log, log
+	// A terminal's ^C must reach the test, not the daemon under it.
+	m.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := m.daemon.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.done = make(chan error, 1)
+	go func() { m.done <- m.daemon.Wait() }()
+	wait := m.Command("musterd", "waitready", "--timeout", "30")
+	if out, err := wait.CombinedOutput(); err != nil {
+		m.t.Fatalf("the daemon is not ready: %v\n%s\n%s", err, out, m.Log())
+	}
+}
+
+// Log is what the daemon has written so far.
+func (m *Member) Log() string {
+	data, err := os.ReadFile(filepath.Join(m.Dir, "lab.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// PID is the daemon's process.
+func (m *Member) PID() int { return m.daemon.Process.Pid }
+
+// Kill ends the daemon with SIGKILL and waits until it is gone. Its containers
+// stay.
+func (m *Member) Kill() {
+	m.t.Helper()
+	m.signalAndWait(syscall.SIGKILL)
+}
+
+// Stop asks the daemon to end as a service manager would, containers left
+// running, and returns how it ended.
+func (m *Member) Stop() error {
+	m.t.Helper()
+	return m.signalAndWait(syscall.SIGTERM)
+}
+
+// Exited is closed over with the daemon's end, for tests that end it by other
+// means, such as `musterd shutdown`.
+func (m *Member) Exited(ctx context.Context) error {
+	select {
+	case err := <-m.done:
+		m.daemon = nil
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Member) signalAndWait(signal syscall.Signal) error {
+	m.t.Helper()
+	if m.daemon == nil {
+		return nil
+	}
+	_ = m.daemon.Process.Signal(signal)
+	select {
+	case err := <-m.done:
+		m.daemon = nil
+		_ = m.log.Close()
+		return err
+	case <-time.After(60 * time.Second):
+		m.t.Errorf("the daemon did not end within 60 s of %v\n%s", signal, m.Log())
+		_ = m.daemon.Process.Kill()
+		<-m.done
+		m.daemon = nil
+		return fmt.Errorf("daemon did not end on %v", signal)
+	}
+}
+
+// Restart is Kill and Up.
+func (m *Member) Restart() {
+	m.t.Helper()
+	m.Kill()
+	m.Up()
+}
+
+// Muster runs the command-line client and returns what it printed; a failure of
+// the command fails the test.
+func (m *Member) Muster(args ...string) string {
+	m.t.Helper()
+	return m.Run("muster", args...)
+}
+
+// Run runs a program against the member and returns its standard output; a
+// failure of the program fails the test.
+func (m *Member) Run(program string, args ...string) string {
+	m.t.Helper()
+	cmd := m.Command(program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("%s %s: %v\n%s%s", program, strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+// Busybox imports the small test image under the alias "busybox".
+func (m *Member) Busybox() {
+	m.t.Helper()
+	m.Muster("image", "build", "busybox", "--alias", "busybox")
+}
+
+// destroy deletes everything the member made, stops it and removes its
+// directory. It shows what was left behind as a failure of the test.
+func (m *Member) destroy() {
+	if m.daemon == nil {
+		if m.done == nil {
+			_ = os.RemoveAll(m.Dir)
+			return
+		}
+		m.Up()
+	}
+	if m.t.Failed() {
+		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 60))
+	}
+	if out, err := m.Command("musterd", "shutdown", "--purge").CombinedOutput(); err != nil {
+		m.t.Errorf("musterd shutdown --purge: %v\n%s", err, out)
+	}
+	select {
+	case <-m.done:
+	case <-time.After(60 * time.Second):
+		m.t.Errorf("the daemon did not end within 60 s of shutdown")
+		_ = m.daemon.Process.Kill()
+		<-m.done
+	}
+	_ = m.log.Close()
+	for _, left := range Leftovers(m.Dir) {
+		m.t.Errorf("left behind: %s", left)
+	}
+	if err := os.RemoveAll(m.Dir); err != nil {
+		m.t.Errorf("remove the member's directory: %v", err)
+	}
+}
+
+// Leftovers names the mounts and processes that still belong to a member's
+// directory.
+func Leftovers(dir string) []string {
+	var left []string
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		for line := range strings.Lines(string(mounts)) {
+			if strings.Contains(line, dir) {
+				left = append(left, "mount "+strings.TrimSpace(line))
+			}
+		}
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range processes {
+		cmdline, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(cmdline), dir) {
+			left = append(left, "process "+filepath.Base(filepath.Dir(path))+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
+		}
+	}
+	return left
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
