@@ -1,0 +1,129 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"net/http/httputil"
+
+	"muster/state"
+)
+
+// Thing names what a request acts on, as far as finding its owner needs.
+type Thing struct {
+	// Kind is "instance", "volume" or "operation".
+	Kind    string
+	Project string
+	// Pool and Type are a volume's.
+	Pool string
+	Type string
+	// Name is the name, or an operation's id.
+	Name string
+}
+
+// Placement says which member answers for what.
+type Placement interface {
+	// Self is this member's name.
+	Self() string
+	// Owner is the name of the member that owns the thing. An unknown thing is
+	// state.ErrNotFound.
+	Owner(ctx context.Context, thing Thing) (member string, err error)
+	// Others are the names of the other members that are online.
+	Others() []string
+	// Member reports whether a member of that name exists.
+	Member(name string) bool
+}
+
+// Peers reaches the other members.
+type Peers interface {
+	// Transport carries requests to the named member, where they are answered as
+	// coming from caller (Server.ServePeer). It never forwards twice.
+	Transport(member string, caller Caller) http.RoundTripper
+}
+
+// policy says which member answers a route: the zero value is whichever was
+// asked.
+type policy struct {
+	// thing finds what the request acts on; its owner answers.
+	thing func(*http.Request) Thing
+	// target says that ?target= may name the member.
+	target bool
+}
+
+var (
+	// anywhere is answered by the member that was asked, from its View.
+	anywhere = policy{}
+	// toTarget is answered by the member that ?target= names.
+	toTarget = policy{target: true}
+	// instanceOwner is answered by the host of instance {name}.
+	instanceOwner = policy{thing: func(r *http.Request) Thing {
+		return Thing{Kind: "instance", Project: projectName(r), Name: r.PathValue("name")}
+	}}
+	// operationOwner is answered by the member that runs operation {id}.
+	operationOwner = policy{thing: func(r *http.Request) Thing {
+		return Thing{Kind: "operation", Name: r.PathValue("id")}
+	}}
+	// volumeOwner is answered by the member that holds volume {type}/{name} of
+	// {pool}; ?target= may say which, where several hold one of that name.
+	volumeOwner = policy{target: true, thing: func(r *http.Request) Thing {
+		return Thing{
+			Kind: "volume", Project: projectName(r),
+			Pool: r.PathValue("pool"), Type: r.PathValue("type"), Name: r.PathValue("name"),
+		}
+	}}
+)
+
+// member resolves the policy for a request; "" means this member.
+func (s *Server) member(p policy, r *http.Request) (string, error) {
+	if name := r.URL.Query().Get("target"); p.target && name != "" {
+		switch {
+		case s.cfg.Placement == nil || !s.cfg.Placement.Member(name):
+			return "", state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+		case name == s.cfg.Placement.Self():
+			return "", nil
+		}
+		return name, nil
+	}
+	if p.thing == nil || s.cfg.Placement == nil {
+		return "", nil
+	}
+	owner, err := s.cfg.Placement.Owner(r.Context(), p.thing(r))
+	if err != nil || owner == s.cfg.Placement.Self() {
+		return "", err
+	}
+	return owner, nil
+}
+
+// forward lets another member answer: bodies stream, websockets upgrade, and
+// ending the request ends it there.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) error {
+	if s.cfg.Peers == nil {
+		return state.Errorf(state.ErrUnavailable, "member %q answers this and cannot be reached from here", member)
+	}
+	var failed error
+	proxy := httputil.ReverseProxy{
+		Transport: s.cfg.Peers.Transport(member, CallerOf(r.Context())),
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host = "http", member
+			p.Out.Host = p.In.Host
+		},
+		FlushInterval: -1, // answers may be streams
+		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+	}
+	proxy.ServeHTTP(w, r)
+	if failed != nil {
+		return state.Errorf(state.ErrUnavailable, "member %q: %w", member, failed)
+	}
+	return nil
+}
+
+// ServePeer answers a request that another member received from caller and
+// forwarded. It answers from this member and never forwards again, so a stale
+// map of owners fails instead of looping.
+func (s *Server) ServePeer(w http.ResponseWriter, r *http.Request, caller Caller) {
+	ctx := context.WithValue(WithCaller(r.Context(), caller), forwardedKey{}, true)
+	s.ServeHTTP(w, r.WithContext(ctx))
+}
+
+type forwardedKey struct{}
+
+func forwarded(ctx context.Context) bool { return ctx.Value(forwardedKey{}) != nil }

@@ -1,0 +1,152 @@
+// Package rest serves the LXD REST API: one route table, wrappers that apply to
+// every route what every route needs (who is asking, which member answers,
+// envelope, deadlines, logging), and one file per resource whose handlers
+// decode, call once, and encode.
+//
+// It never acts on a container, the store or another member itself: reads come
+// from the View, changes are calls into cluster through the small interfaces
+// declared beside each resource, and forwarding is the route table's affair.
+package rest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"muster/state"
+)
+
+// Config is what a Server is made of. A resource whose store is nil is not
+// served: its paths answer 404.
+type Config struct {
+	// Log is required.
+	Log *slog.Logger
+	// Trust finds client certificates; nil trusts no certificate.
+	Trust TrustStore
+	// Placement says which member owns a thing; nil means that this member
+	// owns everything.
+	Placement Placement
+	// Peers reaches other members; nil when there are none to reach.
+	Peers Peers
+	// Group is the numeric id of the group whose members may use the local
+	// socket besides root; negative means no group.
+	Group int
+	// RequestTimeout bounds requests that neither stream nor wait; zero means
+	// one minute.
+	RequestTimeout time.Duration
+}
+
+// Server answers the REST API. It is safe for concurrent use.
+type Server struct {
+	cfg    Config
+	log    *slog.Logger
+	routes []route
+	mux    *http.ServeMux
+	cross  *http.CrossOriginProtection
+
+	mu      sync.Mutex
+	serving map[*connections]struct{} // guarded by mu; one for each Serve
+}
+
+// New checks cfg and builds the route table. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		return nil, state.Errorf(state.ErrInvalid, "rest: Config.Log is missing")
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = time.Minute
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Log, routes: table(cfg), mux: http.NewServeMux(),
+		cross: http.NewCrossOriginProtection(), serving: map[*connections]struct{}{},
+	}
+	for _, r := range s.routes {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+		for _, pattern := range r.patterns() {
+			s.mux.Handle(pattern, s.serve(r))
+		}
+	}
+	return s, nil
+}
+
+// grace is how long requests that are being answered may take to end once Serve
+// has been told to stop.
+const grace = 3 * time.Second
+
+// Serve answers requests from listener until ctx ends, then closes the listener,
+// lets requests that are being answered finish for a moment, cuts what is left
+// and returns when all handlers have. The connections are *net.UnixConn, known
+// by their peer's credentials, or *tls.Conn that negotiated h2 or http/1.1 and
+// asked for a client certificate without requiring one.
+//
+// Websockets need HTTP/1.1: the clients that open them offer nothing else.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	conns := &connections{open: map[net.Conn]*connection{}}
+	s.begin(conns)
+	defer s.end(conns)
+	// Requests outlive ctx by the grace; those that stream watch it themselves.
+	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), servingKey{}, ctx))
+	defer cancel()
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 15 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		MaxHeaderBytes:    256 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       conns.add,
+		ConnState:         conns.changed,
+	}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		wait, cancelWait := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancelWait()
+		conns.closeUpgraded()
+		_ = server.Shutdown(wait)
+	})
+	err := server.Serve(listener)
+	if !stop() {
+		<-ended
+	}
+	cancel()
+	_ = server.Close()
+	conns.closeAll()
+	conns.handlers.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// begin makes the connections of one Serve known to Cut; end forgets them.
+func (s *Server) begin(conns *connections) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving[conns] = struct{}{}
+}
+
+func (s *Server) end(conns *connections) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.serving, conns)
+}
+
+type servingKey struct{}
+
+// Cut closes every connection that was made with the client certificate of the
+// given fingerprint, websockets included. Call it when a certificate leaves the
+// trust store.
+func (s *Server) Cut(fingerprint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conns := range s.serving {
+		conns.closeIf(func(c *connection) bool { return c.isOf(fingerprint) })
+	}
+}

@@ -1,0 +1,177 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"muster/state"
+)
+
+var methods = []string{
+	http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+}
+
+// ServeHTTP finds the route. A trailing slash is forgiven (the API's first
+// document writes them); a path that is not in its shortest form is unknown,
+// since redirecting a PUT helps nobody.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
+		r = r.Clone(r.Context())
+		r.URL.Path, r.URL.RawPath = trimmed, strings.TrimRight(r.URL.RawPath, "/")
+	}
+	if r.URL.Path == "" || path.Clean(r.URL.Path) != r.URL.Path {
+		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
+		return
+	}
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	allowed := s.allowed(r)
+	if len(allowed) == 0 {
+		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	_ = writeError(w, http.StatusMethodNotAllowed,
+		fmt.Sprintf("%s does not take %s, only %s", r.URL.Path, r.Method, strings.Join(allowed, ", ")))
+}
+
+// allowed lists the methods that the request's path takes.
+func (s *Server) allowed(r *http.Request) []string {
+	var allowed []string
+	for _, method := range methods {
+		try := r.Clone(r.Context())
+		try.Method = method
+		if _, pattern := s.mux.Handler(try); pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	return allowed
+}
+
+// serve wraps a route with all that every route needs.
+func (s *Server) serve(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if conn := connOf(r.Context()); conn != nil {
+			defer conn.enter()()
+		}
+		started := time.Now()
+		out := &recorder{ResponseWriter: w}
+		r, err := s.authenticated(rt, r)
+		if err == nil {
+			err = s.answer(rt, out, r)
+		}
+		s.finish(rt, out, r, err, time.Since(started))
+	})
+}
+
+// authenticated puts the caller into the request's context and checks that it
+// may call the route.
+func (s *Server) authenticated(rt route, r *http.Request) (*http.Request, error) {
+	if !forwarded(r.Context()) {
+		// Browsers that hold a client certificate must not be led by a strange
+		// page to act with it.
+		if err := s.cross.Check(r); err != nil {
+			return r, state.Errorf(state.ErrForbidden, "not authorized: %w", err)
+		}
+		caller, err := s.identify(r)
+		if err != nil {
+			return r, err
+		}
+		r = r.WithContext(WithCaller(r.Context(), caller))
+	}
+	return r, allow(rt, CallerOf(r.Context()), r)
+}
+
+// answer runs the route here or on the member that owns what it acts on.
+func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.Error("handler panicked", "route", rt.pattern, "panic", p, "stack", string(debug.Stack()))
+			err = errors.New("the daemon hit a fault of its own; its log has the details")
+		}
+	}()
+	if rt.streams {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		if serving, ok := ctx.Value(servingKey{}).(context.Context); ok {
+			defer context.AfterFunc(serving, cancel)()
+		}
+		r = r.WithContext(ctx)
+	} else {
+		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	}
+	if !forwarded(r.Context()) {
+		owner, err := s.member(rt.on, r)
+		if err != nil {
+			return err
+		}
+		if owner != "" {
+			return s.forward(w, r, owner)
+		}
+	}
+	value, err := rt.handle(r)
+	if err != nil {
+		return err
+	}
+	if a, ok := value.(answer); ok {
+		return a.write(w, r)
+	}
+	return synced(value).write(w, r)
+}
+
+// finish answers with the error, if any, and logs the request.
+func (s *Server) finish(rt route, w *recorder, r *http.Request, err error, took time.Duration) {
+	log := s.log.With("method", r.Method, "url", r.URL.Path, "caller", CallerOf(r.Context()).Name)
+	if err == nil {
+		log.Debug("request served", "status", w.status, "took", took)
+		return
+	}
+	status, sentence := describe(err)
+	if w.status != 0 {
+		// Too late to say so: the client sees a broken answer.
+		log.Debug("answer broke off", "status", w.status, "took", took, "err", err)
+		return
+	}
+	if status == http.StatusInternalServerError {
+		log.Error("request failed", "route", rt.pattern, "err", err)
+	}
+	log.Debug("request refused", "status", status, "took", took, "err", err)
+	_ = writeError(w, status, sentence)
+}
+
+// recorder notes the status that was written.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach what lies below.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
