@@ -30,7 +30,7 @@ type Meta struct {
 	// from it.
 	Revision Revision
 	// Memo lets an upper room keep an encoding beside an immutable object.
-	Memo *Memo
+	Memo *Memo `json:"-"`
 }
 
 // Project groups instances, images, profiles and networks.
