@@ -40,8 +40,9 @@ func ParseCertificate(text string) (*x509.Certificate, error) {
 
 // ParseClientCertificate reads the certificate of somebody who asks to be
 // trusted. On top of ParseCertificate it refuses a certificate that is not
-// valid at now and one that is an authority, since trust here is always in one
-// key.
+// valid at now. Certificates that call themselves an authority are welcome:
+// openssl makes client certificates so by default, and trust here is only ever
+// in the one key.
 func ParseClientCertificate(text string, now time.Time) (*x509.Certificate, error) {
 	cert, err := ParseCertificate(text)
 	if err != nil {
