@@ -1,0 +1,155 @@
+package state
+
+import (
+	"strings"
+)
+
+// maxName is how long names of instances and most other things may be, in bytes
+// (LXD REST API, "64 chars max").
+const maxName = 64
+
+// ValidateInstanceName says whether name can be an instance's: it becomes a host
+// name, so it has the form of one label of RFC 1123, and not all digits.
+func ValidateInstanceName(name string) error { return validateHostname("instance name", name) }
+
+// ValidateMemberName says whether name can be a cluster member's.
+func ValidateMemberName(name string) error { return validateHostname("member name", name) }
+
+func validateHostname(field, name string) error {
+	if err := validateLength(field, name, maxName); err != nil {
+		return err
+	}
+	digits := true
+	for _, r := range name {
+		switch {
+		case r >= '0' && r <= '9':
+			continue
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '-':
+			digits = false
+		default:
+			return Errorf(ErrInvalid, "%s %q: %q is not allowed; use letters, digits and hyphens", field, name, r)
+		}
+	}
+	switch {
+	case digits:
+		return Errorf(ErrInvalid, "%s %q: it has only digits; put a letter in it", field, name)
+	case name[0] == '-' || name[len(name)-1] == '-':
+		return Errorf(ErrInvalid, "%s %q: it begins or ends with a hyphen; take that away", field, name)
+	}
+	return nil
+}
+
+func validateLength(field, name string, most int) error {
+	switch {
+	case name == "":
+		return Errorf(ErrInvalid, "%s is empty: give one", field)
+	case len(name) > most:
+		return Errorf(ErrInvalid, "%s %.20q… has %d characters: use %d at most", field, name, len(name), most)
+	}
+	return nil
+}
+
+// validatePlain is for names that become parts of paths and URLs.
+func validatePlain(field, name string) error {
+	if err := validateLength(field, name, maxName); err != nil {
+		return err
+	}
+	if name == "." || name == ".." {
+		return Errorf(ErrInvalid, "%s %q is reserved: choose another", field, name)
+	}
+	for _, r := range name {
+		if r <= ' ' || r == 0x7f || strings.ContainsRune(`/\:,?#&+"'*`, r) {
+			return Errorf(ErrInvalid, "%s %q: %q is not allowed; use letters, digits, hyphens, dots and underscores", field, name, r)
+		}
+	}
+	if name[0] == '-' {
+		return Errorf(ErrInvalid, "%s %q: it begins with a hyphen; take that away", field, name)
+	}
+	return nil
+}
+
+// ValidateSnapshotName says whether name can be a snapshot's.
+func ValidateSnapshotName(name string) error { return validatePlain("snapshot name", name) }
+
+// ValidateProfileName says whether name can be a profile's.
+func ValidateProfileName(name string) error { return validatePlain("profile name", name) }
+
+// ValidateProjectName says whether name can be a project's.
+func ValidateProjectName(name string) error {
+	if strings.Contains(name, "_") {
+		return Errorf(ErrInvalid, "project name %q: underscores are not allowed; use letters, digits and hyphens", name)
+	}
+	return validatePlain("project name", name)
+}
+
+// ValidatePoolName says whether name can be a storage pool's.
+func ValidatePoolName(name string) error { return validatePlain("storage pool name", name) }
+
+// ValidateVolumeName says whether name can be a storage volume's.
+func ValidateVolumeName(name string) error { return validatePlain("volume name", name) }
+
+// ValidateDeviceName says whether name can be a device's.
+func ValidateDeviceName(name string) error { return validatePlain("device name", name) }
+
+// ValidateAliasName says whether name can be an image alias; those may hold
+// slashes ("ubuntu/22.04").
+func ValidateAliasName(name string) error {
+	if err := validateLength("alias name", name, 255); err != nil {
+		return err
+	}
+	if strings.ContainsAny(name, " \t\r\n:,?#&\"'\x00") || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
+		return Errorf(ErrInvalid, "alias name %q: use letters, digits, dots, hyphens and inner slashes", name)
+	}
+	return nil
+}
+
+// maxInterface is what the kernel takes for the name of an interface (IFNAMSIZ
+// is 16 with its closing zero).
+const maxInterface = 15
+
+// ValidateNetworkName says whether name can be a network's: it becomes the name
+// of an interface.
+func ValidateNetworkName(name string) error { return ValidateInterfaceName("network name", name) }
+
+// ValidateInterfaceName says whether name can be a network interface's; field is
+// what the error calls it.
+func ValidateInterfaceName(field, name string) error {
+	if err := validateLength(field, name, maxInterface); err != nil {
+		return err
+	}
+	if len(name) < 2 && field == "network name" {
+		return Errorf(ErrInvalid, "%s %q: use two characters or more", field, name)
+	}
+	for _, r := range name {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r) {
+			return Errorf(ErrInvalid, "%s %q: %q is not allowed; use letters, digits, hyphens, dots and underscores", field, name, r)
+		}
+	}
+	switch name {
+	case ".", "..", "all", "default", "none", "lo":
+		return Errorf(ErrInvalid, "%s %q is reserved: choose another", field, name)
+	}
+	if name[0] == '-' {
+		return Errorf(ErrInvalid, "%s %q: it begins with a hyphen; take that away", field, name)
+	}
+	return nil
+}
+
+// personalities are the architectures that a kernel also runs besides its own.
+var personalities = map[string][]string{
+	"x86_64": {"i686"}, "aarch64": {"armv7l", "armv8l"}, "ppc64": {"ppc"}, "s390x": nil,
+}
+
+// RunsOn reports whether a machine of architecture host runs containers of
+// architecture guest. Both are the kernel's names.
+func RunsOn(guest, host string) bool {
+	if guest == host {
+		return true
+	}
+	for _, personality := range personalities[host] {
+		if guest == personality {
+			return true
+		}
+	}
+	return false
+}
