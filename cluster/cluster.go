@@ -5,3 +5,104 @@
 // It never touches a host itself and speaks no wire: node does the one, rpc the
 // other.
 package cluster
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"muster/node"
+	"muster/state"
+	"muster/state/store"
+)
+
+// Config is what a Cluster is made of. All but Log are required.
+type Config struct {
+	Store      *store.Store
+	Operations *Operations
+	Node       *node.Node
+	// MemberID is this member's, in both consensus logs.
+	MemberID string
+	Log      *slog.Logger
+}
+
+// Cluster is the cluster as one of its members sees it and acts for it.
+type Cluster struct {
+	cfg   Config
+	log   *slog.Logger
+	store *store.Store
+	ops   *Operations
+	node  *node.Node
+	locks locks
+}
+
+// New checks the configuration. It starts nothing: see Reconcile and Run.
+func New(cfg Config) (*Cluster, error) {
+	if cfg.Store == nil || cfg.Operations == nil || cfg.Node == nil || cfg.MemberID == "" {
+		return nil, state.Errorf(state.ErrInvalid, "cluster needs a store, operations, a node and a member")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Cluster{cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node}, nil
+}
+
+// Self is this member's name, as it is now.
+func (c *Cluster) Self() string {
+	member, err := c.store.View().MemberByID(c.cfg.MemberID)
+	if err != nil {
+		return ""
+	}
+	return member.Name
+}
+
+// apply records a command and returns once this member's View shows it.
+func (c *Cluster) apply(ctx context.Context, command store.Command) error {
+	_, err := c.store.Apply(ctx, command)
+	return err
+}
+
+// finish is for the command that ends a change which has already happened on the
+// host: it must be tried even when the caller has given up.
+func (c *Cluster) finish(ctx context.Context, command store.Command) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return c.apply(ctx, command)
+}
+
+// found runs a look-up again after a barrier when it finds nothing, because a
+// View that is behind must not say that a thing does not exist.
+func found[T any](ctx context.Context, c *Cluster, look func(*store.View) (T, error)) (T, error) {
+	value, err := look(c.store.View())
+	if state.Kind(err) != state.ErrNotFound {
+		return value, err
+	}
+	if barrier := c.store.Barrier(ctx); barrier != nil {
+		return value, barrier
+	}
+	return look(c.store.View())
+}
+
+// resource is the URL of a thing in operations and events.
+func resource(project string, parts ...string) string {
+	path := "/1.0"
+	for _, part := range parts {
+		path += "/" + url.PathEscape(part)
+	}
+	if project != "" && project != state.DefaultProject {
+		path += "?project=" + url.QueryEscape(project)
+	}
+	return path
+}
+
+// instanceResources are what an operation on an instance names. Clients from
+// before virtual machines look for "containers".
+func instanceResources(project string, names ...string) map[string][]string {
+	instances, containers := []string{}, []string{}
+	for _, name := range names {
+		instances = append(instances, resource(project, "instances", name))
+		containers = append(containers, resource(project, "containers", name))
+	}
+	return map[string][]string{"instances": instances, "containers": containers}
+}

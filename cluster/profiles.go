@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"muster/node"
+	"muster/state"
+	"muster/state/store"
+)
+
+// UpdateProfile replaces a profile and applies it to the running instances that
+// have it. An instance that refuses the change keeps the profile from changing.
+func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expect state.Revision) error {
+	if err := c.checkProfile(&profile); err != nil {
+		return err
+	}
+	view := c.store.View()
+	before, err := found(ctx, c, func(v *store.View) (*state.Profile, error) { return v.Profile(profile.Project, profile.Name) })
+	if err != nil {
+		return err
+	}
+	if expect != 0 && expect != before.Revision {
+		return state.Errorf(state.ErrStale, "the ETag does not match: profile %q changed since it was read", profile.Name)
+	}
+	type change struct {
+		inst     *held
+		from, to node.Instance
+		volatile state.Config
+	}
+	var changes []change
+	defer func() {
+		for _, change := range changes {
+			change.inst.release()
+		}
+	}()
+	undo := func() {
+		for _, change := range changes {
+			if change.volatile == nil {
+				continue
+			}
+			if _, err := c.node.Update(context.WithoutCancel(ctx), change.to, change.from); err != nil {
+				c.log.Error("take back an update", "instance", change.inst.Name, "error", err)
+			}
+		}
+	}
+	for _, user := range view.ProfileUsers(profile.Project, profile.Name) {
+		inst, err := c.hold(ctx, user.Project, user.Name, "update")
+		if err != nil {
+			undo()
+			return err
+		}
+		changes = append(changes, change{inst: inst, from: inst.node})
+		current := &changes[len(changes)-1]
+		if current.to, err = c.withProfile(inst, &profile); err != nil {
+			undo()
+			return fmt.Errorf("instance %q: %w", inst.Name, err)
+		}
+		if inst.Status != state.StatusStopped {
+			if err := liveOnly(current.from, current.to); err != nil {
+				undo()
+				return fmt.Errorf("instance %q: %w", inst.Name, err)
+			}
+		}
+		if current.volatile, err = c.node.Update(ctx, current.from, current.to); err != nil {
+			undo()
+			return fmt.Errorf("instance %q: %w", inst.Name, err)
+		}
+	}
+	err = c.finish(ctx, store.UpdateProfile{
+		Project: profile.Project, Name: profile.Name, Description: profile.Description,
+		Config: profile.Config, Devices: profile.Devices, ExpectRevision: before.Revision,
+	})
+	if err != nil {
+		undo()
+		return err
+	}
+	for _, change := range changes {
+		if len(change.volatile) == 0 {
+			continue
+		}
+		if err := c.record(ctx, change.inst.Instance, "", change.volatile, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withProfile is the instance for the node with one profile as it will be.
+func (c *Cluster) withProfile(inst *held, profile *state.Profile) (node.Instance, error) {
+	view := c.store.View()
+	profiles := make([]*state.Profile, 0, len(inst.Profiles))
+	for _, name := range inst.Profiles {
+		if name == profile.Name {
+			profiles = append(profiles, profile)
+			continue
+		}
+		other, err := view.Profile(inst.Project, name)
+		if err != nil {
+			return node.Instance{}, err
+		}
+		profiles = append(profiles, other)
+	}
+	config, devices := state.Expand(profiles, inst.Config, inst.Devices)
+	if err := c.checkDevices(view, devices); err != nil {
+		return node.Instance{}, err
+	}
+	bare := *inst.Instance
+	bare.Config, bare.Devices, bare.Profiles = config, devices, nil
+	return nodeInstance(view, &bare)
+}
+
+// checkProfile refuses a profile that could never be.
+func (c *Cluster) checkProfile(profile *state.Profile) error {
+	if err := state.ValidateProfileName(profile.Name); err != nil {
+		return err
+	}
+	if err := state.ValidateInstanceConfig(profile.Config, true); err != nil {
+		return err
+	}
+	if err := state.ValidateDevices(profile.Devices, true); err != nil {
+		return err
+	}
+	view := c.store.View()
+	for name, device := range profile.Devices {
+		if pool := device["pool"]; pool != "" {
+			if _, err := view.Pool(pool); err != nil {
+				return fmt.Errorf("device %q: %w", name, err)
+			}
+		}
+		if network := device["network"]; device["type"] == "nic" && network != "" {
+			if _, err := view.Network(state.DefaultProject, network); err != nil {
+				return fmt.Errorf("device %q: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// CreateProfile makes a profile.
+func (c *Cluster) CreateProfile(ctx context.Context, profile state.Profile) error {
+	if err := c.checkProfile(&profile); err != nil {
+		return err
+	}
+	return c.apply(ctx, store.CreateProfile{Profile: profile})
+}
+
+// RenameProfile gives a profile another name, also in the instances that have it.
+func (c *Cluster) RenameProfile(ctx context.Context, project, name, newName string) error {
+	if err := state.ValidateProfileName(newName); err != nil {
+		return err
+	}
+	return c.apply(ctx, store.RenameProfile{Project: project, Name: name, NewName: newName})
+}
+
+// DeleteProfile removes a profile that no instance has.
+func (c *Cluster) DeleteProfile(ctx context.Context, project, name string, expect state.Revision) error {
+	return c.apply(ctx, store.DeleteProfile{Project: project, Name: name, ExpectRevision: expect})
+}

@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"strings"
+
+	"muster/node"
+	"muster/state"
+	"muster/state/store"
+)
+
+// InstanceChange is what users may edit of an instance; it replaces all of it.
+type InstanceChange struct {
+	Architecture string
+	Description  string
+	Ephemeral    bool
+	Config       state.Config
+	Devices      state.Devices
+	Profiles     []string
+}
+
+// UpdateInstance replaces what users may edit of an instance and applies at once
+// what can be changed while it runs. An expect that is not zero must be the
+// instance's revision (ErrStale). When the host refuses, nothing is recorded.
+func (c *Cluster) UpdateInstance(ctx context.Context, project, name string, change InstanceChange, expect state.Revision) error {
+	inst, err := c.hold(ctx, project, name, "update")
+	if err != nil {
+		return err
+	}
+	defer inst.release()
+	if expect != 0 && expect != inst.Revision {
+		return state.Errorf(state.ErrStale, "the ETag does not match: instance %q changed since it was read", name)
+	}
+	after, err := c.planUpdate(inst, change)
+	if err != nil {
+		return err
+	}
+	afterNode, err := nodeInstance(c.store.View(), after)
+	if err != nil {
+		return err
+	}
+	if inst.Status != state.StatusStopped {
+		if err := liveOnly(inst.node, afterNode); err != nil {
+			return err
+		}
+	}
+	volatile, err := c.node.Update(ctx, inst.node, afterNode)
+	if err != nil {
+		return err
+	}
+	for key, value := range volatile {
+		if value == "" {
+			delete(after.Config, key)
+		} else {
+			after.Config[key] = value
+		}
+	}
+	err = c.finish(ctx, store.UpdateInstance{
+		Project: project, Name: name, Architecture: after.Architecture, Description: after.Description,
+		Ephemeral: after.Ephemeral, Config: after.Config, Devices: after.Devices, Profiles: after.Profiles,
+		ExpectRevision: inst.Revision,
+	})
+	if err != nil {
+		// The host is ahead of the record: bring it back.
+		if _, back := c.node.Update(context.WithoutCancel(ctx), afterNode, inst.node); back != nil {
+			c.log.Error("take back an update", "instance", name, "error", back)
+		}
+	}
+	return err
+}
+
+// CheckUpdate says whether UpdateInstance would accept the change, so that a
+// background operation need not be started to refuse it.
+func (c *Cluster) CheckUpdate(ctx context.Context, project, name string, change InstanceChange, expect state.Revision) error {
+	inst, err := c.Instance(ctx, project, name)
+	if err != nil {
+		return err
+	}
+	if inst.Busy != "" {
+		return errBusy(inst)
+	}
+	if expect != 0 && expect != inst.Revision {
+		return state.Errorf(state.ErrStale, "the ETag does not match: instance %q changed since it was read", name)
+	}
+	_, err = c.planUpdate(&held{Instance: inst}, change)
+	return err
+}
+
+// UpdateInstanceLater is UpdateInstance in the background, refused at once when
+// it can be.
+func (c *Cluster) UpdateInstanceLater(ctx context.Context, project, name string, change InstanceChange, expect state.Revision) (OperationInfo, error) {
+	if err := c.CheckUpdate(ctx, project, name, change, expect); err != nil {
+		return OperationInfo{}, err
+	}
+	return c.ops.Start(ctx, OperationSpec{
+		Description: "Updating instance", Project: project, Resources: instanceResources(project, name),
+	}, func(ctx context.Context, _ *Operation) error {
+		return c.UpdateInstance(ctx, project, name, change, expect)
+	})
+}
+
+// planUpdate is the instance as it will be.
+func (c *Cluster) planUpdate(inst *held, change InstanceChange) (*state.Instance, error) {
+	after := *inst.Instance
+	after.Memo = nil
+	after.Description, after.Ephemeral = change.Description, change.Ephemeral
+	if change.Architecture != "" {
+		after.Architecture = change.Architecture
+	}
+	after.Config = maps.Clone(change.Config)
+	if after.Config == nil {
+		after.Config = state.Config{}
+	}
+	maps.DeleteFunc(after.Config, func(_, value string) bool { return value == "" })
+	// Volatile keys are ours: a client that leaves them out does not mean to
+	// remove them, and one that changes them is told.
+	for key, value := range inst.Config {
+		if !strings.HasPrefix(key, "volatile.") {
+			continue
+		}
+		if given, set := after.Config[key]; !set {
+			after.Config[key] = value
+		} else if given != value && key != "volatile.apply_template" && !strings.HasSuffix(key, ".hwaddr") {
+			return nil, state.Errorf(state.ErrInvalid, "config key %q is the server's: leave it as it is", key)
+		}
+	}
+	after.Devices = change.Devices
+	if after.Devices == nil {
+		after.Devices = state.Devices{}
+	}
+	after.Profiles = change.Profiles
+	if after.Profiles == nil {
+		after.Profiles = []string{}
+	}
+	if err := c.checkInstance(c.store.View(), &after); err != nil {
+		return nil, err
+	}
+	return &after, nil
+}
+
+// liveOnly refuses changes that can't be made to a running instance and would
+// surprise if they waited for the next start.
+func liveOnly(from, to node.Instance) error {
+	for _, key := range []string{"security.privileged", "security.nesting"} {
+		was, _ := state.ParseBool(from.Config[key])
+		is, _ := state.ParseBool(to.Config[key])
+		if was != is && key == "security.privileged" {
+			return state.Errorf(state.ErrInvalid, "config key %q can't be changed while the instance runs: stop it first", key)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"muster/state"
+)
+
+// startDnsmasq runs the network's DHCP and DNS server, unless it runs with this
+// very configuration already: it outlives the daemon.
+func (n *Networks) startDnsmasq(ctx context.Context, p *plan) error {
+	if !p.dnsmasq() {
+		return n.stopDnsmasq(ctx, p.name)
+	}
+	config := n.dnsmasqConfig(p)
+	path := n.path(p.name, "dnsmasq.conf")
+	if current, err := os.ReadFile(path); err == nil && bytes.Equal(current, config) && n.dnsmasqPID(p.name) != 0 {
+		return nil
+	}
+	if err := n.stopDnsmasq(ctx, p.name); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, config, 0o644); err != nil {
+		return err
+	}
+	program, err := exec.LookPath("dnsmasq")
+	if err != nil {
+		return state.Errorf(state.ErrConflict, "dnsmasq is not installed: \"apt-get install dnsmasq-base\", or set ipv4.address and ipv6.address to none")
+	}
+	// Dnsmasq puts itself into the background once it is ready, and so returns.
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "--conf-file="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return state.Errorf(state.ErrConflict, "start dnsmasq: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// dnsmasqConfig is the server's configuration file.
+func (n *Networks) dnsmasqConfig(p *plan) []byte {
+	var out bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+	line("# Made by muster for network %s; changes are lost.", p.name)
+	line("pid-file=%s", n.path(p.name, "dnsmasq.pid"))
+	line("dhcp-leasefile=%s", n.path(p.name, "leases"))
+	line("dhcp-hostsdir=%s", n.path(p.name, "hosts"))
+	line("no-hosts")
+	line("strict-order")
+	line("bind-interfaces")
+	line("except-interface=lo")
+	line("interface=%s", p.name)
+	for _, prefix := range []netip.Prefix{p.v4, p.v6} {
+		if prefix.IsValid() {
+			line("listen-address=%s", prefix.Addr())
+		}
+	}
+	domain := p.config["dns.domain"]
+	if domain == "" {
+		domain = "lxd"
+	}
+	if p.config["dns.mode"] == "none" {
+		line("port=0")
+	} else {
+		line("domain=%s", domain)
+		line("local=/%s/", domain)
+		line("domain-needed")
+	}
+	line("dhcp-authoritative")
+	// Without these a container would wait seconds for its address: addresses
+	// here are only ever handed out by us.
+	line("no-ping")
+	line("dhcp-rapid-commit")
+	expiry := func(key string) string {
+		if p.config[key] != "" {
+			return p.config[key]
+		}
+		return "1h"
+	}
+	if p.v4DHCP {
+		for _, span := range ranges(p.config["ipv4.dhcp.ranges"], p.v4) {
+			line("dhcp-range=%s,%s,%s", span[0], span[1], expiry("ipv4.dhcp.expiry"))
+		}
+		if gateway := p.config["ipv4.dhcp.gateway"]; gateway != "" {
+			line("dhcp-option=option:router,%s", gateway)
+		}
+		if p.mtu > 0 {
+			line("dhcp-option=option:mtu,%d", p.mtu)
+		}
+	}
+	if p.v6.IsValid() {
+		line("enable-ra")
+		stateful, _ := state.ParseBool(p.config["ipv6.dhcp.stateful"])
+		switch {
+		case p.v6DHCP && stateful:
+			for _, span := range ranges(p.config["ipv6.dhcp.ranges"], p.v6) {
+				line("dhcp-range=%s,%s,%d,%s", span[0], span[1], p.v6.Bits(), expiry("ipv6.dhcp.expiry"))
+			}
+		case p.v6DHCP:
+			line("dhcp-range=::,constructor:%s,ra-stateless,ra-names", p.name)
+		default:
+			line("dhcp-range=::,constructor:%s,ra-only", p.name)
+		}
+	}
+	if raw := p.config["raw.dnsmasq"]; raw != "" {
+		line("%s", raw)
+	}
+	return out.Bytes()
+}
+
+// ranges are the addresses to hand out: the given ones, or all but the network's,
+// ours and the broadcast address.
+func ranges(config string, subnet netip.Prefix) [][2]string {
+	var list [][2]string
+	for span := range strings.SplitSeq(config, ",") {
+		if first, last, ok := strings.Cut(strings.TrimSpace(span), "-"); ok {
+			list = append(list, [2]string{first, last})
+		}
+	}
+	if len(list) > 0 {
+		return list
+	}
+	own := subnet.Addr()
+	first := subnet.Masked().Addr().Next()
+	if first == own {
+		first = first.Next()
+	}
+	bytes := subnet.Masked().Addr().AsSlice()
+	for i := subnet.Bits(); i < len(bytes)*8; i++ {
+		bytes[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(bytes)
+	last = last.Prev()
+	if last == own {
+		last = last.Prev()
+	}
+	return [][2]string{{first.String(), last.String()}}
+}
+
+// dnsmasqPID is the process of the network's server, or zero when it does not
+// run. The pid file alone proves nothing: the number may be another's by now.
+func (n *Networks) dnsmasqPID(network string) int {
+	data, err := os.ReadFile(n.path(network, "dnsmasq.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || !bytes.Contains(cmdline, []byte(n.path(network, "dnsmasq.conf"))) {
+		return 0
+	}
+	return pid
+}
+
+// stopDnsmasq ends the network's server and waits until it has.
+func (n *Networks) stopDnsmasq(ctx context.Context, network string) error {
+	pid := n.dnsmasqPID(network)
+	if pid == 0 {
+		return nil
+	}
+	// A pidfd can't be mistaken for another process that got the number.
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stop dnsmasq: %w", err)
+	}
+	defer unix.Close(fd)
+	if n.dnsmasqPID(network) != pid {
+		return nil
+	}
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("stop dnsmasq: %w", err)
+		}
+		if gone(ctx, fd, 3*time.Second) {
+			break
+		}
+	}
+	err = os.Remove(n.path(network, "dnsmasq.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// gone waits until the process behind a pidfd has ended.
+func gone(ctx context.Context, fd int, within time.Duration) bool {
+	deadline := time.Now().Add(within)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if count, err := unix.Poll(poll, 100); err == nil && count == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// Reservation names an instance's interface to the DHCP server.
+type Reservation struct {
+	// ID identifies the reservation: host name and device.
+	ID string
+	// Name is what the DNS calls the instance.
+	Name   string
+	HWAddr string
+	// IPv4 and IPv6 are the addresses to hand out; empty: any.
+	IPv4, IPv6 string
+}
+
+// Reserve makes the reservation or changes it. The server sees it at once. An
+// address that is not in the network's subnet is ErrInvalid.
+func (n *Networks) Reserve(_ context.Context, network string, reservation Reservation) error {
+	n.mu.Lock()
+	running := n.running[network]
+	n.mu.Unlock()
+	if running == nil {
+		return state.Errorf(state.ErrUnavailable, "network %q does not run on this member: see the daemon's log for why", network)
+	}
+	p, err := planOf(running)
+	if err != nil {
+		return err
+	}
+	entry := []string{reservation.HWAddr}
+	for _, wanted := range []struct {
+		key, value string
+		subnet     netip.Prefix
+	}{{"ipv4.address", reservation.IPv4, p.v4}, {"ipv6.address", reservation.IPv6, p.v6}} {
+		if wanted.value == "" {
+			continue
+		}
+		address, err := netip.ParseAddr(wanted.value)
+		if err != nil || !wanted.subnet.Contains(address) {
+			return state.Errorf(state.ErrInvalid, "%s %q is not in the subnet %s of network %q", wanted.key, wanted.value, wanted.subnet, network)
+		}
+		if address.Is6() {
+			entry = append(entry, "["+address.String()+"]")
+		} else {
+			entry = append(entry, address.String())
+		}
+	}
+	entry = append(entry, reservation.Name)
+	path := n.path(network, "hosts", reservation.ID)
+	content := []byte(strings.Join(entry, ",") + "\n")
+	current, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(current, content) {
+		return nil
+	}
+	// The server watches the directory for new and changed files, but forgets
+	// entries only when told to read all again.
+	staged := n.path(network, "."+reservation.ID)
+	if err := os.WriteFile(staged, content, 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(staged, path); err != nil {
+		return err
+	}
+	if current != nil {
+		n.reload(network)
+	}
+	return nil
+}
+
+// Release takes a reservation back; one that is not there is no error.
+func (n *Networks) Release(_ context.Context, network, id string) error {
+	err := os.Remove(n.path(network, "hosts", id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		n.reload(network)
+	}
+	return err
+}
+
+func (n *Networks) reload(network string) {
+	if pid := n.dnsmasqPID(network); pid != 0 {
+		_ = unix.Kill(pid, unix.SIGHUP)
+	}
+}

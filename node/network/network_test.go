@@ -1,0 +1,295 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
+
+	"muster/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// inNamespace moves the test's thread into a network namespace of its own, where
+// nothing it makes outlives it.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = netns.Set(before)
+		_ = own.Close()
+		_ = before.Close()
+		runtime.UnlockOSThread()
+	})
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t *testing.T) *Networks {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "muster-net-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	n, err := New(Config{Dir: filepath.Join(dir, "networks")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// guest plugs a veth into the bridge whose other end has a namespace of its own,
+// and returns that namespace's name for "ip netns exec"-like calls.
+func guest(t *testing.T, bridge, hwaddr string) (run func(args ...string) (string, error)) {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = there.Close(); _ = here.Close() })
+	mac, err := net.ParseMAC(hwaddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "g" + strings.ReplaceAll(hwaddr[9:], ":", "")
+	master, err := netlink.LinkByName(bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs.MasterIndex = master.Attrs().Index
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(there))}
+	if err := netlink.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(veth); err != nil {
+		t.Fatal(err)
+	}
+	return func(args ...string) (string, error) {
+		if err := netns.Set(there); err != nil {
+			return "", err
+		}
+		defer func() { _ = netns.Set(here) }()
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		return string(out), err
+	}
+}
+
+func testNetwork(name, subnet string) state.Network {
+	return state.Network{Project: "default", Name: name, Type: "bridge", Config: state.Config{
+		"ipv4.address": subnet, "ipv4.nat": "true", "ipv6.address": "none",
+	}}
+}
+
+func TestAContainerGetsAnAddressAndAName(t *testing.T) {
+	inNamespace(t)
+	n := open(t)
+	ctx := t.Context()
+	network := testNetwork("mt0", "10.77.1.1/24")
+	if err := n.Start(ctx, network); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Delete(context.WithoutCancel(ctx), "mt0"); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := n.Reserve(ctx, "mt0", Reservation{ID: "c1.eth0", Name: "c1", HWAddr: "00:16:3e:00:00:01"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Reserve(ctx, "mt0", Reservation{ID: "c2.eth0", Name: "c2", HWAddr: "00:16:3e:00:00:02", IPv4: "10.77.1.50"}); err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "dhcp")
+	err := os.WriteFile(script, []byte("#!/bin/busybox sh\n[ \"$1\" = bound ] && busybox ip addr add $ip/$mask dev $interface\nexit 0\n"), 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := func(hwaddr string) string {
+		run := guest(t, "mt0", hwaddr)
+		if out, err := run("busybox", "ip", "link", "set", "eth0", "up"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		out, err := run("busybox", "udhcpc", "-i", "eth0", "-q", "-n", "-f", "-t", "5", "-T", "1", "-s", script)
+		if err != nil {
+			t.Fatalf("udhcpc: %v: %s", err, out)
+		}
+		for _, name := range []string{"c2.lxd", "c2"} {
+			if out, err := run("busybox", "nslookup", "-type=a", name, "10.77.1.1"); err != nil || !strings.Contains(out, "10.77.1.50") {
+				t.Logf("nslookup %s: %v: %s", name, err, out)
+			}
+		}
+		return out
+	}
+	first, second := lease("00:16:3e:00:00:01"), lease("00:16:3e:00:00:02")
+	if !strings.Contains(first, "10.77.1.") {
+		t.Errorf("first lease: %s", first)
+	}
+	if !strings.Contains(second, "10.77.1.50") {
+		t.Errorf("reserved lease: got %s; want 10.77.1.50", second)
+	}
+	leases, err := n.Leases(ctx, "mt0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	for _, lease := range leases {
+		names[lease.Hostname] = lease.Type
+	}
+	if names["c1"] != "dynamic" || names["c2"] != "static" {
+		t.Errorf("leases = %v; want c1 dynamic and c2 static", leases)
+	}
+}
+
+func TestWhatIsMadeIsRemoved(t *testing.T) {
+	inNamespace(t)
+	n := open(t)
+	ctx := t.Context()
+	if err := n.Start(ctx, testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	pid := n.dnsmasqPID("mt0")
+	if pid == 0 {
+		t.Error("dnsmasq does not run")
+	}
+	// Again, as after a restart of the daemon: nothing is made anew.
+	if err := n.Start(ctx, testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if again := n.dnsmasqPID("mt0"); again != pid {
+		t.Errorf("dnsmasq was %d and is %d after a second start; want the same", pid, again)
+	}
+	if tables := rules(t); len(tables) != 1 {
+		t.Errorf("tables = %v; want one", tables)
+	}
+	for range 2 {
+		if err := n.Delete(ctx, "mt0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if InterfaceExists("mt0") || n.dnsmasqPID("mt0") != 0 || len(rules(t)) != 0 {
+		t.Errorf("left: bridge %v, dnsmasq %d, tables %v", InterfaceExists("mt0"), n.dnsmasqPID("mt0"), rules(t))
+	}
+}
+
+func rules(t *testing.T) []string {
+	t.Helper()
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, table := range tables {
+		names = append(names, table.Name)
+	}
+	return names
+}
+
+func TestTwoDaemonsLeaveEachOtherAlone(t *testing.T) {
+	inNamespace(t)
+	ctx := t.Context()
+	a, b := open(t), open(t)
+	if err := a.Start(ctx, testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Delete(context.WithoutCancel(ctx), "mt0") }()
+	if err := b.Start(ctx, testNetwork("mt0", "10.77.2.1/24")); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("a second daemon takes the name: %v; want a conflict", err)
+	}
+	if err := b.Start(ctx, testNetwork("mt1", "10.77.1.129/25")); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("a second daemon takes the subnet: %v; want a conflict", err)
+	}
+	if err := b.Start(ctx, testNetwork("mt1", "10.77.2.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	// b forgets mt1 and cleans up after itself, not after a.
+	if err := b.Reconcile(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !InterfaceExists("mt0") || a.dnsmasqPID("mt0") == 0 || InterfaceExists("mt1") {
+		t.Errorf("after b forgot its network: mt0 %v, dnsmasq of a %d, mt1 %v", InterfaceExists("mt0"), a.dnsmasqPID("mt0"), InterfaceExists("mt1"))
+	}
+}
+
+func TestADHCPServerThatEndsIsStartedAgain(t *testing.T) {
+	inNamespace(t)
+	n := open(t)
+	ctx := t.Context()
+	if err := n.Start(ctx, testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Delete(context.WithoutCancel(ctx), "mt0") }()
+	pid := n.dnsmasqPID("mt0")
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); n.dnsmasqPID("mt0") == pid && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.supervise(ctx)
+	if again := n.dnsmasqPID("mt0"); again == 0 || again == pid {
+		t.Errorf("dnsmasq was %d and is %d after it was killed", pid, again)
+	}
+}
+
+func TestRangesLeaveOutTheBridge(t *testing.T) {
+	for subnet, want := range map[string]string{
+		"10.1.2.1/24":   "10.1.2.2-10.1.2.254",
+		"10.1.2.254/24": "10.1.2.1-10.1.2.253",
+		"10.1.0.1/16":   "10.1.0.2-10.1.255.254",
+	} {
+		span := ranges("", netip.MustParsePrefix(subnet))[0]
+		if got := fmt.Sprintf("%s-%s", span[0], span[1]); got != want {
+			t.Errorf("ranges of %s = %s; want %s", subnet, got, want)
+		}
+	}
+}
