@@ -17,14 +17,21 @@ import (
 	"muster/state/store"
 )
 
-// Config is what a Cluster is made of. All but Log are required.
+// Config is what a Cluster is made of. Store, Operations, Node and
+// MemberID are required.
 type Config struct {
 	Store      *store.Store
 	Operations *Operations
 	Node       *node.Node
 	// MemberID is this member's, in both consensus logs.
 	MemberID string
-	Log      *slog.Logger
+	// Events receives lifecycle events.
+	Events *Events
+	// Listen moves the one port to an address; Cut closes the connections made
+	// with a client certificate. Either may be nil.
+	Listen func(ctx context.Context, address string) error
+	Cut    func(fingerprint string)
+	Log    *slog.Logger
 }
 
 // Cluster is the cluster as one of its members sees it and acts for it.
@@ -56,6 +63,9 @@ func (c *Cluster) Self() string {
 	}
 	return member.Name
 }
+
+// now is the time that goes into records.
+func (c *Cluster) now() time.Time { return time.Now().UTC() }
 
 // apply records a command and returns once this member's View shows it.
 func (c *Cluster) apply(ctx context.Context, command store.Command) error {
