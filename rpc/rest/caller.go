@@ -2,14 +2,12 @@ package rest
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"slices"
 	"time"
 
+	"muster/cluster/pki"
 	"muster/state"
 )
 
@@ -78,13 +76,6 @@ func (c Caller) Sees(project string) bool {
 	return false
 }
 
-// TrustStore finds client certificates; the View is one.
-type TrustStore interface {
-	// Certificate returns the trust store's entry for the lower-case hex SHA-256
-	// of a certificate, or state.ErrNotFound.
-	Certificate(fingerprint string) (*state.Certificate, error)
-}
-
 type callerKey struct{}
 
 // WithCaller returns ctx carrying the caller, for requests that another member
@@ -113,14 +104,8 @@ func (s *Server) identify(r *http.Request) (Caller, error) {
 	}
 	leaf := r.TLS.PeerCertificates[0]
 	caller.Certificate = leaf.Raw
-	fingerprint := fingerprint(leaf)
-	if conn := connOf(r.Context()); conn != nil {
-		conn.presented(fingerprint)
-	}
-	if s.cfg.Trust == nil {
-		return caller, nil
-	}
-	entry, err := s.cfg.Trust.Certificate(fingerprint)
+	fingerprint := pki.Fingerprint(leaf)
+	entry, err := s.cfg.View().Certificate(fingerprint)
 	if errors.Is(err, state.ErrNotFound) {
 		return caller, nil
 	}
@@ -165,10 +150,4 @@ func allow(r route, caller Caller, request *http.Request) error {
 		return state.Errorf(state.ErrForbidden, "not authorized: this certificate may not use project %q", project)
 	}
 	return nil
-}
-
-// fingerprint is the lower-case hex SHA-256 of the certificate.
-func fingerprint(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.Raw)
-	return hex.EncodeToString(sum[:])
 }

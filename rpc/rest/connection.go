@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ import (
 )
 
 // connections knows the open connections of one Serve, upgraded ones included,
-// so that those of a certificate that is removed can be cut.
+// which net/http forgets.
 type connections struct {
 	// handlers counts the handlers at work: net/http does not wait for those of
 	// upgraded connections.
@@ -32,9 +33,7 @@ type connection struct {
 	// unix is set on the local socket.
 	unix *net.UnixConn
 
-	mu          sync.Mutex
-	fingerprint string // guarded by mu; of the client certificate
-	upgraded    bool   // guarded by mu
+	upgraded atomic.Bool
 }
 
 type connKey struct{}
@@ -42,25 +41,6 @@ type connKey struct{}
 func connOf(ctx context.Context) *connection {
 	conn, _ := ctx.Value(connKey{}).(*connection)
 	return conn
-}
-
-// presented remembers which certificate the connection was made with.
-func (c *connection) presented(fingerprint string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fingerprint = fingerprint
-}
-
-func (c *connection) isOf(fingerprint string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fingerprint == fingerprint
-}
-
-func (c *connection) isUpgraded() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.upgraded
 }
 
 // add is the server's ConnContext.
@@ -83,9 +63,7 @@ func (cs *connections) changed(c net.Conn, is http.ConnState) {
 	}
 	cs.mu.Unlock()
 	if is == http.StateHijacked && conn != nil {
-		conn.mu.Lock()
-		conn.upgraded = true
-		conn.mu.Unlock()
+		conn.upgraded.Store(true)
 	}
 }
 
@@ -94,7 +72,7 @@ func (cs *connections) changed(c net.Conn, is http.ConnState) {
 func (c *connection) enter() (leave func()) {
 	c.of.handlers.Add(1)
 	return func() {
-		if c.isUpgraded() {
+		if c.upgraded.Load() {
 			c.of.closeIf(func(other *connection) bool { return other == c })
 		}
 		c.of.handlers.Done()
@@ -117,7 +95,9 @@ func (cs *connections) closeIf(match func(*connection) bool) {
 	}
 }
 
-func (cs *connections) closeUpgraded() { cs.closeIf((*connection).isUpgraded) }
+func (cs *connections) closeUpgraded() {
+	cs.closeIf(func(c *connection) bool { return c.upgraded.Load() })
+}
 
 func (cs *connections) closeAll() { cs.closeIf(func(*connection) bool { return true }) }
 

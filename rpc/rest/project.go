@@ -2,6 +2,7 @@ package rest
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"muster/state"
@@ -20,4 +21,21 @@ func projectName(r *http.Request) string {
 func allProjects(r *http.Request) bool {
 	all, _ := strconv.ParseBool(r.URL.Query().Get("all-projects"))
 	return all
+}
+
+// inProject adds ?project= to a URL for every project but the default.
+func inProject(path, project string) string {
+	if project == "" || project == state.DefaultProject {
+		return path
+	}
+	return path + "?project=" + url.QueryEscape(project)
+}
+
+// path joins a URL of the API from its parts, escaping each.
+func path(parts ...string) string {
+	joined := "/1.0"
+	for _, part := range parts {
+		joined += "/" + url.PathEscape(part)
+	}
+	return joined
 }

@@ -14,30 +14,42 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"muster/state"
+	"muster/state/store"
 )
 
-// Config is what a Server is made of. A resource whose store is nil is not
-// served: its paths answer 404.
+// Config is what a Server is made of. View and Log are required. A resource
+// whose store is nil is not served: its paths answer 404, and the extensions
+// that it would announce are not announced.
 type Config struct {
-	// Log is required.
 	Log *slog.Logger
-	// Trust finds client certificates; nil trusts no certificate.
-	Trust TrustStore
+	// View returns the newest View.
+	View func() *store.View
+	// Barrier returns once View shows everything that was committed anywhere
+	// before the call; nil means that it always does.
+	Barrier func(context.Context) error
+	// Host is what GET /1.0 tells of this member.
+	Host Host
 	// Placement says which member owns a thing; nil means that this member
 	// owns everything.
 	Placement Placement
 	// Peers reaches other members; nil when there are none to reach.
 	Peers Peers
 	// Group is the numeric id of the group whose members may use the local
-	// socket besides root; negative means no group.
+	// socket besides root; zero means no group.
 	Group int
 	// RequestTimeout bounds requests that neither stream nor wait; zero means
 	// one minute.
 	RequestTimeout time.Duration
+
+	Settings     SettingStore
+	Events       EventSource
+	Operations   OperationStore
+	Certificates CertificateStore
+	Profiles     ProfileStore
+	Projects     ProjectStore
 }
 
 // Server answers the REST API. It is safe for concurrent use.
@@ -47,22 +59,22 @@ type Server struct {
 	routes []route
 	mux    *http.ServeMux
 	cross  *http.CrossOriginProtection
-
-	mu      sync.Mutex
-	serving map[*connections]struct{} // guarded by mu; one for each Serve
 }
 
 // New checks cfg and builds the route table. It starts nothing.
 func New(cfg Config) (*Server, error) {
-	if cfg.Log == nil {
-		return nil, state.Errorf(state.ErrInvalid, "rest: Config.Log is missing")
+	if cfg.Log == nil || cfg.View == nil {
+		return nil, state.Errorf(state.ErrInvalid, "rest: Config.Log and Config.View are required")
 	}
 	if cfg.RequestTimeout == 0 {
 		cfg.RequestTimeout = time.Minute
 	}
+	if cfg.Barrier == nil {
+		cfg.Barrier = func(context.Context) error { return nil }
+	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, routes: table(cfg), mux: http.NewServeMux(),
-		cross: http.NewCrossOriginProtection(), serving: map[*connections]struct{}{},
+		cross: http.NewCrossOriginProtection(),
 	}
 	for _, r := range s.routes {
 		if err := r.check(); err != nil {
@@ -88,8 +100,6 @@ const grace = 3 * time.Second
 // Websockets need HTTP/1.1: the clients that open them offer nothing else.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	conns := &connections{open: map[net.Conn]*connection{}}
-	s.begin(conns)
-	defer s.end(conns)
 	// Requests outlive ctx by the grace; those that stream watch it themselves.
 	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), servingKey{}, ctx))
 	defer cancel()
@@ -125,28 +135,5 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// begin makes the connections of one Serve known to Cut; end forgets them.
-func (s *Server) begin(conns *connections) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.serving[conns] = struct{}{}
-}
-
-func (s *Server) end(conns *connections) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.serving, conns)
-}
-
+// servingKey finds Serve's own context in a request's.
 type servingKey struct{}
-
-// Cut closes every connection that was made with the client certificate of the
-// given fingerprint, websockets included. Call it when a certificate leaves the
-// trust store.
-func (s *Server) Cut(fingerprint string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conns := range s.serving {
-		conns.closeIf(func(c *connection) bool { return c.isOf(fingerprint) })
-	}
-}

@@ -37,6 +37,8 @@ type route struct {
 	// streams says that the request or the answer has no natural end or size:
 	// no deadline and no body limit apply.
 	streams bool
+	// announces names the API extensions that are served because this route is.
+	announces []string
 	// tagged says that the answer carries an ETag, or that If-Match is heeded.
 	tagged bool
 

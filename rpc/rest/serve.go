@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path"
+	pathpkg "path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -25,7 +25,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = r.Clone(r.Context())
 		r.URL.Path, r.URL.RawPath = trimmed, strings.TrimRight(r.URL.RawPath, "/")
 	}
-	if r.URL.Path == "" || path.Clean(r.URL.Path) != r.URL.Path {
+	if r.URL.Path == "" || pathpkg.Clean(r.URL.Path) != r.URL.Path {
 		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
 		return
 	}
@@ -94,28 +94,20 @@ func (s *Server) authenticated(rt route, r *http.Request) (*http.Request, error)
 func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if p == http.ErrAbortHandler { //nolint:errorlint // compared by net/http in the same way
 				panic(p)
 			}
 			s.log.Error("handler panicked", "route", rt.pattern, "panic", p, "stack", string(debug.Stack()))
 			err = errors.New("the daemon hit a fault of its own; its log has the details")
 		}
 	}()
-	if rt.streams {
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		if serving, ok := ctx.Value(servingKey{}).(context.Context); ok {
-			defer context.AfterFunc(serving, cancel)()
-		}
-		r = r.WithContext(ctx)
-	} else {
-		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
-		defer cancel()
-		r = r.WithContext(ctx)
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r, release := s.bounded(rt, w, r)
+	defer release()
+	if err := s.projectExists(r); err != nil {
+		return err
 	}
 	if !forwarded(r.Context()) {
-		owner, err := s.member(rt.on, r)
+		owner, err := s.owner(rt.on, r)
 		if err != nil {
 			return err
 		}
@@ -123,7 +115,7 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			return s.forward(w, r, owner)
 		}
 	}
-	value, err := rt.handle(r)
+	value, err := s.handled(rt, r)
 	if err != nil {
 		return err
 	}
@@ -131,6 +123,72 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 		return a.write(w, r)
 	}
 	return synced(value).write(w, r)
+}
+
+// bounded gives the request its deadline and its body a limit, or, when it
+// streams, ends it with Serve. The caller must call release.
+func (s *Server) bounded(rt route, w http.ResponseWriter, r *http.Request) (bounded *http.Request, release func()) {
+	if rt.streams {
+		ctx, cancel := context.WithCancel(r.Context())
+		stop := func() bool { return true }
+		if serving, ok := ctx.Value(servingKey{}).(context.Context); ok {
+			stop = context.AfterFunc(serving, cancel)
+		}
+		return r.WithContext(ctx), func() { stop(); cancel() }
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
+	deadline, _ := ctx.Deadline()
+	// Without it a client that stops sending in the middle of its body would
+	// hold the handler for ever. A recorder in a test has no deadline to set.
+	_ = http.NewResponseController(w).SetReadDeadline(deadline)
+	r = r.WithContext(ctx)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	return r, cancel
+}
+
+// handled runs the handler. A View that is behind must not say that a thing does
+// not exist; changes see to that themselves (cluster), because they cannot
+// simply run twice.
+func (s *Server) handled(rt route, r *http.Request) (any, error) {
+	value, err := rt.handle(r)
+	if rt.method() == http.MethodGet && errors.Is(err, state.ErrNotFound) {
+		return afterBarrier(r.Context(), s, func() (any, error) { return rt.handle(r) }, err)
+	}
+	return value, err
+}
+
+// afterBarrier looks again once the View is as new as the cluster's state. When
+// that cannot be found out, nobody knows whether the thing exists.
+func afterBarrier[T any](ctx context.Context, s *Server, look func() (T, error), notFound error) (T, error) {
+	if err := s.cfg.Barrier(ctx); err != nil {
+		var none T
+		return none, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", notFound, err)
+	}
+	return look()
+}
+
+// projectExists refuses a request that names a project that is not there.
+func (s *Server) projectExists(r *http.Request) error {
+	name := r.URL.Query().Get("project")
+	if name == "" || name == state.DefaultProject {
+		return nil
+	}
+	look := func() (*state.Project, error) { return s.cfg.View().Project(name) }
+	_, err := look()
+	if errors.Is(err, state.ErrNotFound) {
+		_, err = afterBarrier(r.Context(), s, look, err)
+	}
+	return err
+}
+
+// owner is the name of the member that answers, or "" for this one.
+func (s *Server) owner(on policy, r *http.Request) (string, error) {
+	look := func() (string, error) { return s.member(on, r) }
+	name, err := look()
+	if errors.Is(err, state.ErrNotFound) {
+		name, err = afterBarrier(r.Context(), s, look, err)
+	}
+	return name, err
 }
 
 // finish answers with the error, if any, and logs the request.

@@ -1,0 +1,133 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"muster/cluster"
+	"muster/state"
+)
+
+// EventSource is where events come from; *cluster.Events is one.
+type EventSource interface {
+	Subscribe(interest cluster.Interest) (*cluster.Listener, error)
+}
+
+// events serves /1.0/events.
+type events struct{ source EventSource }
+
+const (
+	// pingEvery keeps the connection of a quiet listener alive through NAT, and
+	// finds listeners that are gone.
+	pingEvery = 20 * time.Second
+	// frameTimeout is how long a listener may take to accept one frame.
+	frameTimeout = 10 * time.Second
+)
+
+func (x events) routes() []route {
+	return []route{{
+		pattern: "GET /1.0/events", access: trusted, streams: true, handle: x.listen,
+		announces: []string{"event_lifecycle", "event_location"},
+		summary:   "Listen to events over a websocket", status: http.StatusSwitchingProtocols,
+		description: "Each frame is one event. A listener that falls far behind is closed; events are never left out.",
+		query: []parameter{
+			{"type", "string", "Comma-separated types: operation, lifecycle, logging. All when absent."},
+			projectParameter,
+			{"all-projects", "boolean", "Listen to the events of all projects."},
+		},
+	}}
+}
+
+func (x events) listen(r *http.Request) (any, error) {
+	caller := CallerOf(r.Context())
+	interest := cluster.Interest{Project: projectName(r), AllProjects: allProjects(r)}
+	if types := r.URL.Query().Get("type"); types != "" {
+		interest.Types = strings.Split(types, ",")
+	}
+	if caller.Trust != Full {
+		interest.Allowed = caller.Sees
+		// The daemon's log speaks of everybody.
+		if len(interest.Types) == 0 {
+			interest.Types = []string{cluster.EventOperation, cluster.EventLifecycle}
+		}
+		if slices.Contains(interest.Types, cluster.EventLogging) {
+			return nil, state.Errorf(state.ErrForbidden, "not authorized: logging events are for unrestricted clients")
+		}
+	}
+	// Subscribing before the 101 is what lets a client know that it misses
+	// nothing from the moment it is connected.
+	listener, err := x.source.Subscribe(interest)
+	if err != nil {
+		return nil, err
+	}
+	return upgraded(func(ctx context.Context, conn *websocket.Conn) error {
+		defer listener.Close()
+		return send(ctx, conn, listener)
+	}).orElse(listener.Close), nil
+}
+
+// send writes events until either side has enough.
+func send(ctx context.Context, conn *websocket.Conn, listener *cluster.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	received := make(chan struct{})
+	defer func() {
+		cancel()
+		_ = conn.Close() // ends the reader
+		<-received
+	}()
+	go func() { // owned by this call, which waits for it
+		defer close(received)
+		defer cancel()
+		discard(conn)
+	}()
+	for {
+		event, err := next(ctx, listener)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case event == nil && err == nil:
+			err = conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(frameTimeout))
+		case err != nil:
+			reason := websocket.FormatCloseMessage(websocket.CloseTryAgainLater, err.Error())
+			_ = conn.WriteControl(websocket.CloseMessage, reason, time.Now().Add(frameTimeout))
+			return err
+		default:
+			_ = conn.SetWriteDeadline(time.Now().Add(frameTimeout))
+			err = conn.WriteMessage(websocket.TextMessage, event.JSON())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// next returns the next event, or neither an event nor an error when it is time
+// for a ping.
+func next(ctx context.Context, listener *cluster.Listener) (*cluster.Event, error) {
+	quiet, cancel := context.WithTimeout(ctx, pingEvery)
+	defer cancel()
+	event, err := listener.Next(quiet)
+	if err != nil && quiet.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return event, err
+}
+
+// discard reads what the client sends, which is only answers to pings, until the
+// connection ends or has been silent for three pings.
+func discard(conn *websocket.Conn) {
+	extend := func(string) error { return conn.SetReadDeadline(time.Now().Add(3 * pingEvery)) }
+	_ = extend("")
+	conn.SetPongHandler(extend)
+	conn.SetReadLimit(4096)
+	for {
+		if _, _, err := conn.NextReader(); err != nil {
+			return
+		}
+	}
+}

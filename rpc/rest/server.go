@@ -1,0 +1,199 @@
+package rest
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"muster/rpc/rest/api"
+	"muster/rpc/rest/password"
+	"muster/state"
+)
+
+// SettingStore changes the server's configuration.
+type SettingStore interface {
+	// UpdateSettings replaces the configuration, keys of the whole cluster and of
+	// this member together: a key that config lacks is unset. It checks every key
+	// and value first, and takes effect before it returns. expectCluster and
+	// expectMember, when not zero, are what View.SettingsRevision must still say
+	// of the two; otherwise it is state.ErrStale. The value of
+	// core.trust_password is a hash already.
+	UpdateSettings(ctx context.Context, config state.Config, expectCluster, expectMember state.Revision) error
+}
+
+// server serves / and /1.0.
+type server struct {
+	cfg        Config
+	extensions []string
+}
+
+func (x server) routes() []route {
+	routes := []route{
+		{
+			pattern: "GET /{$}", access: public, handle: x.versions,
+			summary: "List the versions of the API", returns: []string{},
+		},
+		{
+			pattern: "GET /1.0", access: public, on: toTarget, handle: x.get,
+			summary: "Show the server", returns: api.Server{}, tagged: true,
+			description: "Untrusted callers see the first keys only: neither configuration nor environment.",
+			query:       []parameter{targetParameter, projectParameter},
+		},
+	}
+	if x.cfg.Settings == nil {
+		return routes
+	}
+	return append(routes, []route{
+		{
+			pattern: "PUT /1.0", access: admin, on: toTarget, handle: x.put,
+			summary: "Replace the server's configuration", body: api.ServerPut{}, tagged: true, query: []parameter{targetParameter},
+		},
+		{
+			pattern: "PATCH /1.0", access: admin, on: toTarget, handle: x.patch,
+			summary: "Change keys of the server's configuration", body: api.ServerPut{}, tagged: true, query: []parameter{targetParameter},
+			description: "Keys that the body leaves out stay as they are; an empty value unsets a key.",
+		},
+	}...)
+}
+
+func (server) versions(*http.Request) (any, error) { return []string{"/1.0"}, nil }
+
+func (x server) get(r *http.Request) (any, error) {
+	short := api.ServerUntrusted{
+		APIExtensions: x.extensions, APIStatus: "stable", APIVersion: api.Version,
+		Auth: "untrusted", AuthMethods: []string{"tls"},
+	}
+	caller := CallerOf(r.Context())
+	if caller.Trust == Untrusted {
+		return short, nil
+	}
+	short.Auth = "trusted"
+	shown := api.Server{ServerUntrusted: short, ServerPut: api.ServerPut{Config: map[string]any{}}}
+	if caller.Trust == MetricsOnly {
+		return short, nil
+	}
+	if caller.Trust == Full {
+		shown.Config = shownConfig(x.config())
+	}
+	shown.Environment = x.cfg.Host.environment(x.cfg.View(), projectName(r))
+	return tagged(x.tag(), shown), nil
+}
+
+// tag is the ETag of the configuration: the revisions of its two halves.
+func (x server) tag() string {
+	view := x.cfg.View()
+	return etag(max(view.SettingsRevision(""), view.SettingsRevision(x.cfg.Host.Name())))
+}
+
+// config is the stored configuration, the cluster's and this member's together.
+func (x server) config() state.Config {
+	view, config := x.cfg.View(), state.Config{}
+	for _, member := range []string{"", x.cfg.Host.Name()} {
+		for _, setting := range view.Settings(member) {
+			config[setting.Key] = setting.Value
+		}
+	}
+	return config
+}
+
+// shownConfig hides what must not be read back.
+func shownConfig(config state.Config) map[string]any {
+	shown := make(map[string]any, len(config))
+	for key, value := range config {
+		if key == trustPassword {
+			shown[key] = true
+		} else {
+			shown[key] = value
+		}
+	}
+	return shown
+}
+
+func (x server) put(r *http.Request) (any, error) {
+	req, err := decode[api.ServerPut](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.update(r, func(state.Config) (state.Config, error) { return settings(req.Config, x.config()) })
+}
+
+func (x server) patch(r *http.Request) (any, error) {
+	req, err := decode[api.ServerPut](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.update(r, func(current state.Config) (state.Config, error) {
+		change, err := settings(req.Config, current)
+		if err != nil {
+			return nil, err
+		}
+		for key := range req.Config {
+			delete(current, key)
+		}
+		maps.Copy(current, change)
+		return current, nil
+	})
+}
+
+// update stores what change makes of the present configuration, again when it
+// was changed in between and the caller did not insist on what it had read.
+func (x server) update(r *http.Request, change func(current state.Config) (state.Config, error)) error {
+	for {
+		view := x.cfg.View()
+		if err := matches(r, x.tag()); err != nil {
+			return err
+		}
+		expectCluster, expectMember := view.SettingsRevision(""), view.SettingsRevision(x.cfg.Host.Name())
+		config, err := change(x.config())
+		if err != nil {
+			return err
+		}
+		err = x.cfg.Settings.UpdateSettings(r.Context(), config, expectCluster, expectMember)
+		if state.Kind(err) == state.ErrStale && ifMatch(r) == "" && r.Context().Err() == nil {
+			continue
+		}
+		return err
+	}
+}
+
+// settings turns the values that a client sent into what is stored: text, and of
+// the trust password its hash. A trust password of true, which is how it reads,
+// leaves it as it is.
+func settings(sent map[string]any, current state.Config) (state.Config, error) {
+	config := state.Config{}
+	for _, key := range slices.Sorted(maps.Keys(sent)) {
+		text, err := settingText(key, sent[key])
+		switch {
+		case err != nil:
+			return nil, err
+		case key == trustPassword && sent[key] == true:
+			text = current[key]
+		case key == trustPassword && text != "":
+			if text, err = password.Hash(text); err != nil {
+				return nil, err
+			}
+		}
+		if text != "" {
+			config[key] = text
+		}
+	}
+	return config, nil
+}
+
+// settingText reads one value: clients send numbers and booleans as such or as
+// text.
+func settingText(key string, value any) (string, error) {
+	switch value := value.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return value, nil
+	case bool:
+		return strconv.FormatBool(value), nil
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64), nil
+	}
+	return "", state.Errorf(state.ErrInvalid, "field \"config\": %q wants text, a number, or true or false", key)
+}
