@@ -1,0 +1,333 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pkg/sftp"
+
+	"muster/state"
+)
+
+// File is a file of an instance as it was found.
+type File struct {
+	// Type is "file", "directory" or "symlink".
+	Type     string
+	UID, GID int
+	// Mode holds permission bits.
+	Mode     uint32
+	Size     int64
+	Modified time.Time
+	// Content is set for files; the caller closes it.
+	Content io.ReadCloser
+	// Entries are the names in a directory, sorted.
+	Entries []string
+	// Target is where a symbolic link points.
+	Target string
+}
+
+// FileSpec says what to write.
+type FileSpec struct {
+	// Type is "file" (when empty), "directory" or "symlink".
+	Type string
+	// UID, GID and Mode are kept, or the usual ones for something new, when nil.
+	UID, GID *int
+	Mode     *uint32
+	Append   bool
+	// Content is what the file holds, or the link's target.
+	Content io.Reader
+}
+
+// Files serves SFTP over an instance's files, running or not.
+func (c *Cluster) Files(ctx context.Context, project, instance string) (io.ReadWriteCloser, error) {
+	inst, err := c.onNode(ctx, project, instance)
+	if err != nil {
+		return nil, err
+	}
+	return c.node.Files(ctx, inst)
+}
+
+// dial opens a file client on an instance, for a path in it.
+func (c *Cluster) dial(ctx context.Context, project, instance, name string) (*sftp.Client, error) {
+	if !strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
+		return nil, state.Errorf(state.ErrInvalid, "path %q: want an absolute path", name)
+	}
+	conn, err := c.Files(ctx, project, instance)
+	if err != nil {
+		return nil, err
+	}
+	client, err := sftp.NewClientPipe(conn, conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return client, nil
+}
+
+// ReadFile opens a file of an instance, or describes a directory or a symbolic
+// link.
+func (c *Cluster) ReadFile(ctx context.Context, project, instance, name string) (*File, error) {
+	client, err := c.dial(ctx, project, instance, name)
+	if err != nil {
+		return nil, err
+	}
+	read, err := readFile(client, path.Clean(name))
+	if err != nil || read.Content == nil {
+		_ = client.Close()
+	}
+	return read, fileError(err, name)
+}
+
+func readFile(client *sftp.Client, name string) (*File, error) {
+	info, err := client.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	read := &File{Type: "file", Size: info.Size(), Mode: permissions(info.Mode()), Modified: info.ModTime()}
+	if stat, ok := info.Sys().(*sftp.FileStat); ok {
+		read.UID, read.GID = int(stat.UID), int(stat.GID)
+	}
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		read.Type = "symlink"
+		read.Target, err = client.ReadLink(name)
+		return read, err
+	case info.IsDir():
+		read.Type = "directory"
+		entries, err := client.ReadDir(name)
+		for _, entry := range entries {
+			read.Entries = append(read.Entries, entry.Name())
+		}
+		slices.Sort(read.Entries)
+		return read, err
+	case !info.Mode().IsRegular():
+		return nil, state.Errorf(state.ErrInvalid, "path %q is a device, pipe or socket: it can't be read", name)
+	}
+	file, err := client.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	read.Content = &remoteFile{File: file, client: client}
+	return read, nil
+}
+
+// permissions are the mode bits that chmod knows.
+func permissions(mode fs.FileMode) uint32 {
+	bits := uint32(mode.Perm())
+	for flag, bit := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if mode&flag != 0 {
+			bits |= bit
+		}
+	}
+	return bits
+}
+
+// remoteFile closes its connection with itself.
+type remoteFile struct {
+	*sftp.File
+	client *sftp.Client
+}
+
+func (f *remoteFile) Close() error { return errors.Join(f.File.Close(), f.client.Close()) }
+
+// Read is the one method besides Close that callers may use.
+func (f *remoteFile) Read(buffer []byte) (int, error) { return f.File.Read(buffer) }
+
+// WriteFile writes a file of an instance, or makes a directory or a link.
+func (c *Cluster) WriteFile(ctx context.Context, project, instance, name string, spec FileSpec) error {
+	switch spec.Type {
+	case "", "file", "directory", "symlink":
+	default:
+		return state.Errorf(state.ErrInvalid, "type %q: want file, directory or symlink", spec.Type)
+	}
+	client, err := c.dial(ctx, project, instance, name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	name = path.Clean(name)
+	_, err = client.Lstat(name)
+	exists := err == nil
+	switch spec.Type {
+	case "directory":
+		err = makeDirectory(client, name, exists)
+	case "symlink":
+		err = makeLink(client, name, exists, spec.Content)
+	default:
+		err = writeContent(client, name, spec)
+	}
+	if err != nil {
+		return fileError(err, name)
+	}
+	if spec.Type == "symlink" {
+		return nil
+	}
+	return fileError(setOwner(client, name, exists, spec), name)
+}
+
+func makeDirectory(client *sftp.Client, name string, exists bool) error {
+	if !exists {
+		return client.Mkdir(name)
+	}
+	info, err := client.Stat(name)
+	if err == nil && !info.IsDir() {
+		return state.Errorf(state.ErrExists, "path %q exists and is no directory", name)
+	}
+	return err
+}
+
+func makeLink(client *sftp.Client, name string, exists bool, content io.Reader) error {
+	target, err := io.ReadAll(io.LimitReader(content, 4097))
+	if err != nil {
+		return err
+	}
+	if len(target) == 0 || len(target) > 4096 {
+		return state.Errorf(state.ErrInvalid, "the body is the link's target: want 1 to 4096 bytes")
+	}
+	if exists {
+		if err := client.Remove(name); err != nil {
+			return err
+		}
+	}
+	return client.Symlink(string(target), name)
+}
+
+func writeContent(client *sftp.Client, name string, spec FileSpec) error {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	if spec.Append {
+		flags = os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	}
+	file, err := client.OpenFile(name, flags)
+	if err != nil {
+		return err
+	}
+	if spec.Append {
+		info, err := file.Stat()
+		if err == nil {
+			_, err = file.Seek(info.Size(), io.SeekStart)
+		}
+		if err != nil {
+			_ = file.Close()
+			return err
+		}
+	}
+	_, err = file.ReadFrom(spec.Content)
+	return errors.Join(err, file.Close())
+}
+
+func setOwner(client *sftp.Client, name string, exists bool, spec FileSpec) error {
+	mode := spec.Mode
+	if mode == nil && !exists {
+		usual := uint32(0o644)
+		if spec.Type == "directory" {
+			usual = 0o755
+		}
+		mode = &usual
+	}
+	if spec.UID != nil || spec.GID != nil {
+		info, err := client.Stat(name)
+		if err != nil {
+			return err
+		}
+		uid, gid := 0, 0
+		if stat, ok := info.Sys().(*sftp.FileStat); ok {
+			uid, gid = int(stat.UID), int(stat.GID)
+		}
+		if spec.UID != nil {
+			uid = *spec.UID
+		}
+		if spec.GID != nil {
+			gid = *spec.GID
+		}
+		if err := client.Chown(name, uid, gid); err != nil {
+			return err
+		}
+	}
+	if mode == nil {
+		return nil
+	}
+	// After the owner: a change of owner takes the setuid bit away.
+	return client.Chmod(name, fileMode(*mode))
+}
+
+func fileMode(bits uint32) fs.FileMode {
+	mode := fs.FileMode(bits & 0o777)
+	for flag, bit := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if bits&bit != 0 {
+			mode |= flag
+		}
+	}
+	return mode
+}
+
+// DeleteFile removes a file or an empty directory of an instance.
+func (c *Cluster) DeleteFile(ctx context.Context, project, instance, name string) error {
+	client, err := c.dial(ctx, project, instance, name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	name = path.Clean(name)
+	info, err := client.Lstat(name)
+	if err != nil {
+		return fileError(err, name)
+	}
+	if info.IsDir() {
+		err = client.RemoveDirectory(name)
+	} else {
+		err = client.Remove(name)
+	}
+	return fileError(err, name)
+}
+
+// fileError gives an error of the file server the kind that callers act on.
+func fileError(err error, name string) error {
+	var status *sftp.StatusError
+	switch {
+	case err == nil || state.Kind(err) != nil:
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return state.Errorf(state.ErrNotFound, "path %q does not exist in the instance", name)
+	case errors.Is(err, fs.ErrPermission):
+		return state.Errorf(state.ErrForbidden, "path %q: permission denied in the instance", name)
+	case errors.Is(err, fs.ErrExist):
+		return state.Errorf(state.ErrExists, "path %q exists already", name)
+	case errors.As(err, &status):
+		return state.Errorf(state.ErrInvalid, "path %q: %w", name, err)
+	}
+	return err
+}
+
+// Logs returns the names of an instance's log files.
+func (c *Cluster) Logs(ctx context.Context, project, instance string) ([]string, error) {
+	inst, err := c.onNode(ctx, project, instance)
+	if err != nil {
+		return nil, err
+	}
+	return c.node.Logs(inst)
+}
+
+// OpenLog opens one of them.
+func (c *Cluster) OpenLog(ctx context.Context, project, instance, log string) (*os.File, error) {
+	inst, err := c.onNode(ctx, project, instance)
+	if err != nil {
+		return nil, err
+	}
+	return c.node.OpenLog(inst, log)
+}
+
+// DeleteLog removes a recorded output.
+func (c *Cluster) DeleteLog(ctx context.Context, project, instance, log string) error {
+	inst, err := c.onNode(ctx, project, instance)
+	if err != nil {
+		return err
+	}
+	return c.node.DeleteLog(inst, log)
+}

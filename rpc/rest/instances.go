@@ -1,0 +1,475 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"muster/cluster"
+	"muster/node"
+	"muster/rpc/rest/api"
+	"muster/state"
+	"muster/state/store"
+)
+
+// InstanceStore makes, changes and runs instances; *cluster.Cluster is one.
+// Every method checks what it is given before it changes anything.
+type InstanceStore interface {
+	// Instance says state.ErrNotFound only after asking the leader.
+	Instance(ctx context.Context, project, name string) (*state.Instance, error)
+	CreateInstance(ctx context.Context, spec cluster.InstanceSpec) (cluster.OperationInfo, error)
+	UpdateInstance(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) error
+	UpdateInstanceLater(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) (cluster.OperationInfo, error)
+	RenameInstance(ctx context.Context, project, name, newName string) (cluster.OperationInfo, error)
+	DeleteInstance(ctx context.Context, project, name string) (cluster.OperationInfo, error)
+	ChangeState(ctx context.Context, project, name string, change cluster.StateChange) (cluster.OperationInfo, error)
+	ChangeAllStates(ctx context.Context, project string, change cluster.StateChange) (cluster.OperationInfo, error)
+	// Usage is asked of the member that hosts the instance.
+	Usage(ctx context.Context, project, name string) (node.Usage, error)
+	RestoreSnapshot(ctx context.Context, project, name, snapshot string) (cluster.OperationInfo, error)
+}
+
+// instances serves /1.0/instances and its two other names.
+type instances struct {
+	view  func() *store.View
+	store InstanceStore
+	host  Host
+}
+
+// instanceExtensions are served because these routes are.
+var instanceExtensions = []string{
+	"instances", "container_full", "instance_get_full", "instance_all_projects", "api_filtering", "instance_bulk_state_change",
+	"container_last_used_at", "container_local_cross_pool_handling", "snapshot_expiry", "snapshot_expiry_creation",
+	"container_cpu_time", "instance_types", "container_copy_project", "container_only_migration",
+}
+
+func (x instances) routes() []route {
+	project := []parameter{projectParameter}
+	return []route{
+		{
+			pattern: "GET /1.0/instances", access: trusted, handle: x.list, announces: instanceExtensions,
+			summary: "List instances", returns: []api.Instance{},
+			query: []parameter{projectParameter, recursionParameter, filterParameter, {"all-projects", "boolean", "List the instances of all projects."}, {"instance-type", "string", "container or virtual-machine."}},
+		},
+		{
+			pattern: "POST /1.0/instances", access: trusted, on: toTarget, handle: x.create,
+			summary: "Create an instance", body: api.InstancesPost{}, returns: api.Operation{}, async: true,
+			query: []parameter{projectParameter, targetParameter},
+		},
+		{
+			pattern: "PUT /1.0/instances", access: trusted, handle: x.changeAll,
+			summary: "Change the state of all instances", body: api.InstancesPut{}, returns: api.Operation{}, async: true, query: project,
+		},
+		{
+			pattern: "GET /1.0/instances/{name}", access: trusted, handle: x.get, tagged: true,
+			summary: "Show an instance", returns: api.Instance{}, query: []parameter{projectParameter, recursionParameter},
+		},
+		{
+			pattern: "PUT /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.put, tagged: true,
+			summary: "Replace an instance's configuration, or restore a snapshot", body: api.InstancePut{}, returns: api.Operation{}, async: true, query: project,
+		},
+		{
+			pattern: "PATCH /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.patch, tagged: true,
+			summary: "Change parts of an instance's configuration", body: api.InstancePut{}, query: project,
+			description: "Keys and devices that the body leaves out stay as they are; an empty value unsets a key.",
+		},
+		{
+			pattern: "POST /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.rename,
+			summary: "Rename an instance", body: api.InstancePost{}, returns: api.Operation{}, async: true, query: project,
+		},
+		{
+			pattern: "DELETE /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.delete,
+			summary: "Delete a stopped instance", returns: api.Operation{}, async: true, query: project,
+		},
+		{
+			pattern: "GET /1.0/instances/{name}/state", access: trusted, on: instanceOwner, handle: x.state,
+			summary: "Show what an instance uses", returns: api.InstanceState{}, query: project,
+		},
+		{
+			pattern: "PUT /1.0/instances/{name}/state", access: trusted, on: instanceOwner, handle: x.changeState,
+			summary: "Start, stop, restart, freeze or unfreeze an instance", body: api.InstanceStatePut{}, returns: api.Operation{}, async: true, query: project,
+		},
+	}
+}
+
+func (x instances) list(r *http.Request) (any, error) {
+	level, err := recursion(r)
+	if err != nil {
+		return nil, err
+	}
+	project := projectName(r)
+	if allProjects(r) {
+		project = ""
+	}
+	view := x.view()
+	prefix := instancesPrefix(r)
+	found := view.Instances(project)
+	if kind := r.URL.Query().Get("instance-type"); onlyMachines(r) || kind == "virtual-machine" {
+		found = nil
+	} else if kind != "" && kind != "container" {
+		return nil, state.Errorf(state.ErrInvalid, "instance-type %q: want container or virtual-machine", kind)
+	}
+	if project == "" {
+		caller := CallerOf(r.Context())
+		var seen []*state.Instance
+		for _, inst := range found {
+			if caller.Sees(inst.Project) {
+				seen = append(seen, inst)
+			}
+		}
+		found = seen
+	}
+	profiles := newProfileRevisions(view)
+	show := rows[*state.Instance]{
+		url:  func(inst *state.Instance) string { return instanceURL(prefix, inst.Project, inst.Name) },
+		show: func(inst *state.Instance) any { return x.show(view, inst) },
+		encode: func(inst *state.Instance) ([]byte, error) {
+			return encodeOnce(inst.Meta, profiles.of(inst), func() any { return x.show(view, inst) })
+		},
+	}
+	if level == 2 {
+		return x.listFull(r, view, found, show)
+	}
+	return listing(r, found, show)
+}
+
+// listFull adds state and snapshots to each instance.
+func (x instances) listFull(r *http.Request, view *store.View, found []*state.Instance, show rows[*state.Instance]) (any, error) {
+	found, err := selected(r, found, show.show)
+	if err != nil {
+		return nil, err
+	}
+	elements := make(array, len(found))
+	err = each(found, func(i int, inst *state.Instance) error {
+		encoded, err := json.Marshal(x.full(r.Context(), view, inst))
+		elements[i] = encoded
+		return err
+	})
+	return elements, err
+}
+
+// profileRevisions remembers the newest revision among the profiles of each
+// combination, for the length of one list.
+type profileRevisions struct {
+	view *store.View
+	seen map[string]state.Revision
+}
+
+func newProfileRevisions(view *store.View) profileRevisions {
+	return profileRevisions{view, map[string]state.Revision{}}
+}
+
+// of is the newest revision of what the instance's expanded configuration
+// depends on besides itself.
+func (p profileRevisions) of(inst *state.Instance) state.Revision {
+	key := inst.Project + "\x00" + strings.Join(inst.Profiles, "\x00")
+	newest, ok := p.seen[key]
+	if ok {
+		return newest
+	}
+	for _, name := range inst.Profiles {
+		if profile, err := p.view.Profile(inst.Project, name); err == nil {
+			newest = max(newest, profile.Revision)
+		}
+	}
+	p.seen[key] = newest
+	return newest
+}
+
+func instanceURL(prefix, project, name string) string {
+	return withProject(prefix+"/"+url.PathEscape(name), project)
+}
+
+// withProject names the project in a URL when it is not the default one.
+func withProject(path, project string) string {
+	if project == "" || project == state.DefaultProject {
+		return path
+	}
+	return path + "?project=" + url.QueryEscape(project)
+}
+
+// statusCode is the number that goes with a status.
+func statusCode(status state.Status) api.StatusCode {
+	switch status {
+	case state.StatusRunning:
+		return 103
+	case state.StatusFrozen:
+		return 110
+	case state.StatusError:
+		return 112
+	}
+	return 102
+}
+
+func (x instances) show(view *store.View, inst *state.Instance) api.Instance {
+	config, devices := expanded(view, inst.Project, inst.Profiles, inst.Config, inst.Devices)
+	return api.Instance{
+		InstancePut: api.InstancePut{
+			Architecture: inst.Architecture, Config: orEmpty(inst.Config), Devices: orEmpty(inst.Devices),
+			Ephemeral: inst.Ephemeral, Profiles: orNone(inst.Profiles), Stateful: inst.Stateful, Description: inst.Description,
+		},
+		CreatedAt: inst.CreatedAt, ExpandedConfig: config, ExpandedDevices: devices, Name: inst.Name,
+		Status: string(inst.Status), StatusCode: statusCode(inst.Status), LastUsedAt: orEpoch(inst.LastUsedAt),
+		Location: x.host.location(inst.Location), Type: api.InstanceTypeContainer, Project: inst.Project,
+	}
+}
+
+// location is a member's name as clients know it: "none" outside a cluster.
+func (h Host) location(member string) string {
+	if h.Clustered != nil && h.Clustered() {
+		return member
+	}
+	return "none"
+}
+
+// orEpoch is how the API writes a time that never was.
+func orEpoch(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0).UTC()
+	}
+	return t
+}
+
+// orNone returns an empty list for a nil one.
+func orNone[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// expanded lays a configuration over its profiles; one that is gone adds nothing.
+func expanded(view *store.View, project string, names []string, config state.Config, devices state.Devices) (state.Config, state.Devices) {
+	var profiles []*state.Profile
+	for _, name := range names {
+		if profile, err := view.Profile(project, name); err == nil {
+			profiles = append(profiles, profile)
+		}
+	}
+	return state.Expand(profiles, config, devices)
+}
+
+func (x instances) full(ctx context.Context, view *store.View, inst *state.Instance) api.InstanceFull {
+	full := api.InstanceFull{Instance: x.show(view, inst), Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
+	for _, snapshot := range view.Snapshots(inst.Project, inst.Name) {
+		full.Snapshots = append(full.Snapshots, showSnapshot(view, snapshot))
+	}
+	usage, err := x.store.Usage(ctx, inst.Project, inst.Name)
+	if err != nil {
+		// A list must not fail for one instance that is hard to ask.
+		usage = node.Usage{Status: inst.Status}
+	}
+	shown := showState(usage)
+	full.State = &shown
+	return full
+}
+
+func (x instances) create(r *http.Request) (any, error) {
+	if onlyMachines(r) {
+		return nil, errNoMachines
+	}
+	req, err := decode[api.InstancesPost](r)
+	if err != nil {
+		return nil, err
+	}
+	if req.Type == api.InstanceTypeVM {
+		return nil, errNoMachines
+	}
+	if req.InstanceType != "" {
+		return nil, state.Errorf(state.ErrInvalid, "instance_type %q: sizes of clouds are not known here; set limits.cpu and limits.memory", req.InstanceType)
+	}
+	source, err := instanceSource(req.Source)
+	if err != nil {
+		return nil, err
+	}
+	op, err := x.store.CreateInstance(r.Context(), cluster.InstanceSpec{
+		Project: projectName(r), Name: req.Name, Architecture: req.Architecture, Description: req.Description,
+		Ephemeral: req.Ephemeral, Config: withoutEmpty(req.Config), Devices: withoutNil(req.Devices), Profiles: req.Profiles,
+		Source: source,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+// instanceSource reads where a root file system comes from.
+func instanceSource(source api.InstanceSource) (cluster.InstanceSource, error) {
+	made := cluster.InstanceSource{Kind: source.Type}
+	switch source.Type {
+	case "image":
+		if source.Server != "" {
+			return made, state.Errorf(state.ErrInvalid, "source: images of other servers can't be launched directly; copy the image here first")
+		}
+		made.Fingerprint, made.Alias, made.Properties = source.Fingerprint, source.Alias, source.Properties
+	case "copy":
+		if source.Refresh {
+			return made, state.Errorf(state.ErrInvalid, "source: refresh of a copy is not supported; delete the copy and make it anew")
+		}
+		made.Project = source.Project
+		made.Instance, made.Snapshot, _ = strings.Cut(source.Source, "/")
+		made.InstanceOnly = source.InstanceOnly || source.ContainerOnly
+		if made.Instance == "" {
+			return made, state.Errorf(state.ErrInvalid, "source: \"source\" names the instance to copy; it is empty")
+		}
+	case "none":
+	case "migration":
+		return made, state.Errorf(state.ErrInvalid, "source type \"migration\" is not supported: publish the instance there and import the image here")
+	default:
+		return made, state.Errorf(state.ErrInvalid, "source type %q: want image, copy or none", source.Type)
+	}
+	return made, nil
+}
+
+func (x instances) changeAll(r *http.Request) (any, error) {
+	req, err := decode[api.InstancesPut](r)
+	if err != nil {
+		return nil, err
+	}
+	if req.State == nil {
+		return nil, state.Errorf(state.ErrInvalid, "\"state\" is missing: give an object with an \"action\"")
+	}
+	op, err := x.store.ChangeAllStates(r.Context(), projectName(r), stateChange(*req.State))
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+func stateChange(req api.InstanceStatePut) cluster.StateChange {
+	return cluster.StateChange{
+		Action: req.Action, Timeout: time.Duration(req.Timeout) * time.Second, Force: req.Force, Stateful: req.Stateful,
+	}
+}
+
+func (x instances) get(r *http.Request) (any, error) {
+	level, err := recursion(r)
+	if err != nil {
+		return nil, err
+	}
+	inst, err := x.find(r)
+	if err != nil {
+		return nil, err
+	}
+	view := x.view()
+	if level > 0 {
+		return tagged(etag(inst.Revision), x.full(r.Context(), view, inst)), nil
+	}
+	shown, err := encodeOnce(inst.Meta, newProfileRevisions(view).of(inst), func() any { return x.show(view, inst) })
+	return tagged(etag(inst.Revision), encoded(shown)), err
+}
+
+func (x instances) find(r *http.Request) (*state.Instance, error) {
+	if onlyMachines(r) {
+		return nil, state.Errorf(state.ErrNotFound, "virtual machine %q not found: muster runs containers only", r.PathValue("name"))
+	}
+	return x.store.Instance(r.Context(), projectName(r), r.PathValue("name"))
+}
+
+func (x instances) put(r *http.Request) (any, error) {
+	expect, err := expected(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := decode[api.InstancePut](r)
+	if err != nil {
+		return nil, err
+	}
+	project, name := projectName(r), r.PathValue("name")
+	var op cluster.OperationInfo
+	if req.Restore != "" {
+		op, err = x.store.RestoreSnapshot(r.Context(), project, name, req.Restore)
+	} else {
+		op, err = x.store.UpdateInstanceLater(r.Context(), project, name, instanceChange(req), expect)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+func instanceChange(req api.InstancePut) cluster.InstanceChange {
+	return cluster.InstanceChange{
+		Architecture: req.Architecture, Description: req.Description, Ephemeral: req.Ephemeral,
+		Config: withoutEmpty(req.Config), Devices: withoutNil(req.Devices), Profiles: req.Profiles,
+	}
+}
+
+func (x instances) patch(r *http.Request) (any, error) {
+	return patched(r, func(change []byte) (state.Revision, func(state.Revision) error, error) {
+		inst, err := x.find(r)
+		if err != nil {
+			return 0, nil, err
+		}
+		// Through JSON, so that the View's own maps are not written to.
+		current, err := json.Marshal(x.show(x.view(), inst).InstancePut)
+		if err != nil {
+			return 0, nil, err
+		}
+		var req api.InstancePut
+		if err := json.Unmarshal(current, &req); err != nil {
+			return 0, nil, err
+		}
+		if err := unmarshal(change, &req); err != nil {
+			return 0, nil, err
+		}
+		return inst.Revision, func(expect state.Revision) error {
+			return x.store.UpdateInstance(r.Context(), inst.Project, inst.Name, instanceChange(req), expect)
+		}, nil
+	})
+}
+
+func (x instances) rename(r *http.Request) (any, error) {
+	req, err := decode[api.InstancePost](r)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case req.Migration:
+		return nil, state.Errorf(state.ErrInvalid, "migration is not supported: rename without it, or publish and import an image")
+	case req.Pool != "" || req.Project != "":
+		return nil, state.Errorf(state.ErrInvalid, "an instance can't be moved to another pool or project: copy it there and delete this one")
+	case req.Name == "":
+		return nil, state.Errorf(state.ErrInvalid, "\"name\" is missing: give the new name")
+	}
+	op, err := x.store.RenameInstance(r.Context(), projectName(r), r.PathValue("name"), req.Name)
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+func (x instances) delete(r *http.Request) (any, error) {
+	op, err := x.store.DeleteInstance(r.Context(), projectName(r), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+func (x instances) state(r *http.Request) (any, error) {
+	inst, err := x.find(r)
+	if err != nil {
+		return nil, err
+	}
+	usage, err := x.store.Usage(r.Context(), inst.Project, inst.Name)
+	if err != nil {
+		return nil, err
+	}
+	return tagged(etag(inst.Revision), showState(usage)), nil
+}
+
+func (x instances) changeState(r *http.Request) (any, error) {
+	req, err := decode[api.InstanceStatePut](r)
+	if err != nil {
+		return nil, err
+	}
+	op, err := x.store.ChangeState(r.Context(), projectName(r), r.PathValue("name"), stateChange(req))
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
