@@ -2,12 +2,19 @@ package coord
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
 // Entry is one change that can be proposed. Entries carry every time and
-// identifier they need.
-type Entry interface{ kind() string }
+// identifier they need: applying one reads no clock and draws no number.
+type Entry interface {
+	// kind names the entry in the log. A kind, once released, keeps its
+	// meaning for ever: another meaning is another kind.
+	kind() string
+	// apply changes the content or refuses and changes nothing.
+	apply(c *content, index uint64) error
+}
 
 // PutMember adds a member or changes its name, address and roles. A new member
 // is Online.
@@ -99,14 +106,96 @@ type UpdateOperation struct {
 	At       time.Time       `json:"at"`
 }
 
-func (PutMember) kind() string       { return "put_member" }
-func (RemoveMember) kind() string    { return "remove_member" }
-func (SetVerdict) kind() string      { return "set_verdict" }
-func (AcquireLease) kind() string    { return "acquire_lease" }
-func (ReleaseLease) kind() string    { return "release_lease" }
-func (ExpireLease) kind() string     { return "expire_lease" }
-func (AcquireLock) kind() string     { return "acquire_lock" }
-func (ReleaseLock) kind() string     { return "release_lock" }
-func (StartOperation) kind() string  { return "start_operation" }
-func (FinishOperation) kind() string { return "finish_operation" }
-func (UpdateOperation) kind() string { return "update_operation" }
+// trimOperations forgets the operations that ended at UpTo or before.
+type trimOperations struct {
+	UpTo uint64 `json:"up_to"`
+}
+
+// memberRestarted ends what the member's daemon was doing when it stopped.
+type memberRestarted struct {
+	Member string    `json:"member"`
+	At     time.Time `json:"at"`
+}
+
+// coordinatorElected records who coordinates under which term.
+type coordinatorElected struct {
+	Member string `json:"member"`
+	Term   uint64 `json:"term"`
+}
+
+// barrier changes nothing; whoever has applied it has applied all before it.
+type barrier struct{}
+
+func (PutMember) kind() string          { return "put_member" }
+func (RemoveMember) kind() string       { return "remove_member" }
+func (SetVerdict) kind() string         { return "set_verdict" }
+func (AcquireLease) kind() string       { return "acquire_lease" }
+func (ReleaseLease) kind() string       { return "release_lease" }
+func (ExpireLease) kind() string        { return "expire_lease" }
+func (AcquireLock) kind() string        { return "acquire_lock" }
+func (ReleaseLock) kind() string        { return "release_lock" }
+func (StartOperation) kind() string     { return "start_operation" }
+func (FinishOperation) kind() string    { return "finish_operation" }
+func (UpdateOperation) kind() string    { return "update_operation" }
+func (trimOperations) kind() string     { return "trim_operations" }
+func (memberRestarted) kind() string    { return "member_restarted" }
+func (coordinatorElected) kind() string { return "coordinator_elected" }
+func (barrier) kind() string            { return "barrier" }
+
+// kinds makes an empty entry of each kind.
+var kinds = map[string]func() Entry{
+	"put_member":          empty[PutMember],
+	"remove_member":       empty[RemoveMember],
+	"set_verdict":         empty[SetVerdict],
+	"acquire_lease":       empty[AcquireLease],
+	"release_lease":       empty[ReleaseLease],
+	"expire_lease":        empty[ExpireLease],
+	"acquire_lock":        empty[AcquireLock],
+	"release_lock":        empty[ReleaseLock],
+	"start_operation":     empty[StartOperation],
+	"finish_operation":    empty[FinishOperation],
+	"update_operation":    empty[UpdateOperation],
+	"trim_operations":     empty[trimOperations],
+	"member_restarted":    empty[memberRestarted],
+	"coordinator_elected": empty[coordinatorElected],
+	"barrier":             empty[barrier],
+}
+
+func empty[E any, P interface {
+	*E
+	Entry
+}]() Entry {
+	return P(new(E))
+}
+
+// envelope is an entry as it stands in the log.
+type envelope struct {
+	Kind  string          `json:"kind"`
+	Entry json.RawMessage `json:"entry"`
+}
+
+func encodeEntry(entry Entry) ([]byte, error) {
+	body, err := json.Marshal(entry)
+	if err != nil {
+		return nil, fmt.Errorf("encode an entry of kind %s: %w", entry.kind(), err)
+	}
+	return json.Marshal(envelope{entry.kind(), body})
+}
+
+// decodeEntry reads an entry. Its errors mean that this release cannot follow
+// the log.
+func decodeEntry(data []byte) (Entry, error) {
+	var e envelope
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("the entry cannot be read: %w", err)
+	}
+	makeEntry, known := kinds[e.Kind]
+	if !known {
+		return nil, fmt.Errorf("this release does not know entries of kind %q: upgrade this member", e.Kind)
+	}
+	entry := makeEntry()
+	if err := json.Unmarshal(e.Entry, entry); err != nil {
+		return nil, fmt.Errorf("the entry of kind %s cannot be read: %w", e.Kind, err)
+	}
+	return entry, nil
+}

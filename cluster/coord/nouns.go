@@ -120,6 +120,8 @@ type Operation struct {
 	Metadata json.RawMessage `json:"metadata,omitempty"`
 	// Input is what repeating the operation needs, as JSON.
 	Input json.RawMessage `json:"input,omitempty"`
-	// Revision is the index of the entry that last changed the operation.
+	// Started is the index of the entry that started the operation, Revision
+	// that of the entry that last changed it.
+	Started  uint64 `json:"started"`
 	Revision uint64 `json:"revision"`
 }

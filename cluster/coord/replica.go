@@ -1,50 +1,287 @@
 package coord
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"sync"
 
 	"muster/state"
 )
 
 // Replica is the content of the log as this member has applied it. Reading it
 // asks nobody. Its methods may be called from any goroutine.
-type Replica struct{}
+type Replica struct {
+	mu sync.RWMutex
+	// content is guarded by mu; what its maps point to never changes.
+	content content
+	// waiters get their operation when it is final and are closed when it is
+	// gone; each has room for one. Guarded by mu.
+	waiters map[string][]chan Operation
+	// applied is closed and replaced whenever the content moves on; guarded
+	// by mu, made when somebody waits.
+	applied chan struct{}
+
+	// subscribers is held while they are called, so that a cancelled one is
+	// not called any more. It is taken inside no other lock.
+	subscribersMu sync.Mutex
+	subscribers   map[*subscriber]struct{} // guarded by subscribersMu
+
+	// attention tells the coordinator's loop that leases or finished
+	// operations changed.
+	attention chan struct{}
+}
+
+type subscriber struct{ call func(Operation) }
+
+func newReplica() *Replica {
+	return &Replica{
+		content:     newContent(),
+		waiters:     map[string][]chan Operation{},
+		subscribers: map[*subscriber]struct{}{},
+		attention:   make(chan struct{}, 1),
+	}
+}
 
 // Applied returns the index of the newest entry in the replica.
-func (r *Replica) Applied() uint64 { return 0 }
+func (r *Replica) Applied() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.content.Applied
+}
+
+// WaitApplied waits until the replica holds the entry at index.
+func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
+	for {
+		r.mu.Lock()
+		if r.content.Applied >= index {
+			r.mu.Unlock()
+			return nil
+		}
+		if r.applied == nil {
+			r.applied = make(chan struct{})
+		}
+		moved := r.applied
+		r.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return state.Errorf(state.ErrUnavailable, "the coordination log has not reached this member: %w", ctx.Err())
+		}
+	}
+}
 
 // Coordinator returns the coordinator that the log last recorded.
-func (r *Replica) Coordinator() Coordinator { return Coordinator{} }
+func (r *Replica) Coordinator() Coordinator {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.content.Coordinator
+}
 
 // Members returns every member, ordered by ID.
-func (r *Replica) Members() []Member { return nil }
+func (r *Replica) Members() []Member {
+	r.mu.RLock()
+	members := valuesOf(r.content.Members)
+	r.mu.RUnlock()
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	return members
+}
 
 // Member returns the member with that ID.
-func (r *Replica) Member(id string) (Member, bool) { return Member{}, false }
+func (r *Replica) Member(id string) (Member, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return find(r.content.Members, id)
+}
+
+// Leases returns every lease that somebody holds, ordered by name.
+func (r *Replica) Leases() []Lease {
+	r.mu.RLock()
+	leases := valuesOf(r.content.Leases)
+	r.mu.RUnlock()
+	slices.SortFunc(leases, func(a, b Lease) int { return cmp.Compare(a.Name, b.Name) })
+	return leases
+}
 
 // Lease returns the lease of that name, if somebody holds it.
-func (r *Replica) Lease(name string) (Lease, bool) { return Lease{}, false }
+func (r *Replica) Lease(name string) (Lease, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return find(r.content.Leases, name)
+}
 
 // Lock returns the lock of that name, if somebody holds it.
-func (r *Replica) Lock(name string) (Lock, bool) { return Lock{}, false }
+func (r *Replica) Lock(name string) (Lock, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return find(r.content.Locks, name)
+}
 
 // Operations returns the operations of the registry in the order they were
 // started.
-func (r *Replica) Operations() []Operation { return nil }
+func (r *Replica) Operations() []Operation {
+	r.mu.RLock()
+	operations := valuesOf(r.content.Operations)
+	r.mu.RUnlock()
+	slices.SortFunc(operations, func(a, b Operation) int { return cmp.Compare(a.Started, b.Started) })
+	return operations
+}
 
 // Operation returns the operation with that ID.
-func (r *Replica) Operation(id string) (Operation, bool) { return Operation{}, false }
+func (r *Replica) Operation(id string) (Operation, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return find(r.content.Operations, id)
+}
 
 // WaitOperation waits until the operation is final and returns it. When ctx
 // ends first it returns the operation as it is, with ctx's error. An unknown
 // operation is ErrNotFound.
 func (r *Replica) WaitOperation(ctx context.Context, id string) (Operation, error) {
-	return Operation{}, state.Errorf(state.ErrUnavailable, "being built")
+	r.mu.Lock()
+	op, known := r.content.Operations[id]
+	if !known {
+		r.mu.Unlock()
+		return Operation{}, state.Errorf(state.ErrNotFound, "operation %q not found", id)
+	}
+	if op.Status.Final() {
+		r.mu.Unlock()
+		return *op, nil
+	}
+	ended := make(chan Operation, 1)
+	r.waiters[id] = append(r.waiters[id], ended)
+	r.mu.Unlock()
+
+	select {
+	case final, ended := <-ended:
+		if ended {
+			return final, nil
+		}
+		return Operation{}, state.Errorf(state.ErrNotFound, "operation %q was removed from the registry", id)
+	case <-ctx.Done():
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if left := slices.DeleteFunc(r.waiters[id], func(w chan Operation) bool { return w == ended }); len(left) > 0 {
+			r.waiters[id] = left
+		} else {
+			delete(r.waiters, id)
+		}
+		if now, found := r.content.Operations[id]; found {
+			op = now
+		}
+		return *op, ctx.Err()
+	}
 }
 
 // SubscribeOperations calls f with every change of an operation from now on:
 // each once, in the order of the log, before the proposer's Propose returns. It
 // is called by the goroutine that applies the log, so f must return at once and
-// must call nothing of this package. The result ends the subscription; once it
-// has returned, f is not called any more.
-func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) { return func() {} }
+// must not propose, wait or subscribe; reading the replica is allowed. The
+// result ends the subscription; once it has returned, f is not called any more.
+//
+// A member that was so far behind that it received a snapshot instead of
+// entries sees, for each operation that differs, its newest state.
+func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) {
+	s := &subscriber{call: f}
+	r.subscribersMu.Lock()
+	defer r.subscribersMu.Unlock()
+	r.subscribers[s] = struct{}{}
+	return func() {
+		r.subscribersMu.Lock()
+		defer r.subscribersMu.Unlock()
+		delete(r.subscribers, s)
+	}
+}
+
+// apply runs entries against the content and tells everybody concerned. It is
+// called by one goroutine only.
+func (r *Replica) apply(change func(c *content) error) error {
+	r.mu.Lock()
+	refusal := change(&r.content)
+	changed := r.content.takeChanged()
+	attention := r.content.takeAttention()
+	for _, op := range changed {
+		if op.Status.Final() {
+			r.wake(op.ID, op)
+		}
+	}
+	if r.applied != nil {
+		close(r.applied)
+		r.applied = nil
+	}
+	r.mu.Unlock()
+	r.tell(changed, attention)
+	return refusal
+}
+
+// restore puts a snapshot in place of the content.
+func (r *Replica) restore(restored content) {
+	r.mu.Lock()
+	before := r.content.Operations
+	r.content = restored
+	var changed []*Operation
+	for id, op := range restored.Operations {
+		if old, known := before[id]; !known || old.Revision != op.Revision {
+			changed = append(changed, op)
+		}
+	}
+	slices.SortFunc(changed, func(a, b *Operation) int { return cmp.Compare(a.Revision, b.Revision) })
+	for id := range r.waiters {
+		if op, known := restored.Operations[id]; !known || op.Status.Final() {
+			r.wake(id, op)
+		}
+	}
+	if r.applied != nil {
+		close(r.applied)
+		r.applied = nil
+	}
+	r.mu.Unlock()
+	r.tell(changed, true)
+}
+
+// wake ends the waiting for an operation, which is nil when it is gone; the
+// caller holds mu.
+func (r *Replica) wake(id string, op *Operation) {
+	for _, waiter := range r.waiters[id] {
+		if op != nil {
+			waiter <- *op
+		}
+		close(waiter)
+	}
+	delete(r.waiters, id)
+}
+
+func (r *Replica) tell(changed []*Operation, attention bool) {
+	if attention {
+		select {
+		case r.attention <- struct{}{}:
+		default:
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	r.subscribersMu.Lock()
+	defer r.subscribersMu.Unlock()
+	for _, op := range changed {
+		for s := range r.subscribers {
+			s.call(*op)
+		}
+	}
+}
+
+func valuesOf[V any](m map[string]*V) []V {
+	values := make([]V, 0, len(m))
+	for _, v := range m {
+		values = append(values, *v)
+	}
+	return values
+}
+
+func find[V any](m map[string]*V, key string) (V, bool) {
+	if v, found := m[key]; found {
+		return *v, true
+	}
+	var none V
+	return none, false
+}

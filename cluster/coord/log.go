@@ -1,0 +1,214 @@
+package coord
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
+
+	"muster/state"
+)
+
+const (
+	// segmentSize is the size of one file of the log. The log between two
+	// snapshots is a few hundred kilobytes.
+	segmentSize = 4 << 20
+	// keepSnapshots is how many snapshots stay on disk.
+	keepSnapshots = 2
+
+	lockFile  = "lock"
+	cleanFile = "clean"
+)
+
+// diskLog is the log and its snapshots in one directory, held by one process.
+type diskLog struct {
+	dir       string
+	lock      *os.File
+	meta      *metadb.BoltMetaDB
+	wal       checkedLog
+	snapshots *raft.FileSnapshotStore
+}
+
+// openLog opens the log in dir, making it when missing, and reads all of it
+// once: raft itself panics on an entry that it cannot read.
+func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	d := &diskLog{dir: dir}
+	defer func() {
+		// bbolt, which keeps the log's metadata, panics on some damage.
+		if p := recover(); p != nil {
+			err = damaged(dir, fmt.Errorf("%v", p))
+		}
+		if err != nil {
+			opened, err = nil, errors.Join(err, d.close())
+		}
+	}()
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	d.meta = &metadb.BoltMetaDB{}
+	d.wal.WAL, err = wal.Open(dir, wal.WithLogger(hclogTo(log)), wal.WithMetaStore(d.meta), wal.WithSegmentSize(segmentSize))
+	if err != nil {
+		return nil, damaged(dir, err)
+	}
+	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, hclogTo(log))
+	if err != nil {
+		return nil, err
+	}
+	if err := d.check(); err != nil {
+		return nil, damaged(dir, err)
+	}
+	return d, nil
+}
+
+func damaged(dir string, err error) error {
+	return state.Errorf(state.ErrConflict, "the coordination log in %s is damaged: %w; restore the directory from a backup, or remove it if this member is the only one (running operations are forgotten, instances are not)", dir, err)
+}
+
+// takeLock keeps a second process out: bbolt would wait for the first without
+// a word.
+func (d *diskLog) takeLock() error {
+	lock, err := os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.Join(state.Errorf(state.ErrConflict, "the coordination log in %s is in use by another process", d.dir), lock.Close())
+	}
+	d.lock = lock
+	return nil
+}
+
+// check reads every entry and compares the ends of the log with what must be
+// there.
+func (d *diskLog) check() error {
+	first, err := d.wal.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := d.wal.LastIndex()
+	if err != nil {
+		return err
+	}
+	var entry raft.Log
+	for index := first; index <= last && last > 0; index++ {
+		if err := d.wal.GetLog(index, &entry); err != nil {
+			return err
+		}
+	}
+	snapshots, err := d.snapshots.List()
+	if err != nil {
+		return err
+	}
+	var covered uint64
+	if len(snapshots) > 0 {
+		covered = snapshots[0].Index
+	}
+	if last > 0 && first > covered+1 {
+		return fmt.Errorf("it begins at entry %d, and no snapshot holds what was before", first)
+	}
+	if stopped := d.cleanIndex(); max(last, covered) < stopped {
+		return fmt.Errorf("it ends at entry %d, but entry %d was applied before", max(last, covered), stopped)
+	}
+	return nil
+}
+
+// cleanIndex returns the index that was applied when the log was last closed in
+// order. Later entries may be there; earlier ones must.
+func (d *diskLog) cleanIndex() uint64 {
+	data, err := os.ReadFile(filepath.Join(d.dir, cleanFile))
+	if err != nil {
+		return 0
+	}
+	// An unreadable number says nothing: the file is written without a sync.
+	index, _ := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	return index
+}
+
+// markClean records how far the log had been applied.
+func (d *diskLog) markClean(applied uint64) error {
+	path := filepath.Join(d.dir, cleanFile)
+	if err := os.WriteFile(path+".tmp", strconv.AppendUint(nil, applied, 10), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+func (d *diskLog) close() error {
+	var errs []error
+	if d.wal.WAL != nil {
+		errs = append(errs, d.wal.Close())
+	}
+	if d.meta != nil {
+		errs = append(errs, d.meta.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// checkedLog is the log with a CRC-32C behind the data of every entry. raft-wal
+// checks only its newest write; with this, an entry that has changed on disk is
+// found wherever it stands. (A wal.Codec would be the place for it, but raft-wal
+// v0.4.0 refuses to reopen a log that was written with one.)
+type checkedLog struct{ *wal.WAL }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sum is over everything in an entry that raft acts on.
+func sum(entry *raft.Log, data []byte) uint32 {
+	var head [17]byte
+	binary.LittleEndian.PutUint64(head[0:], entry.Index)
+	binary.LittleEndian.PutUint64(head[8:], entry.Term)
+	head[16] = byte(entry.Type)
+	crc := crc32.Update(0, castagnoli, head[:])
+	crc = crc32.Update(crc, castagnoli, data)
+	return crc32.Update(crc, castagnoli, entry.Extensions)
+}
+
+// StoreLog implements raft.LogStore.
+func (l checkedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore.
+func (l checkedLog) StoreLogs(entries []*raft.Log) error {
+	checked := make([]*raft.Log, len(entries))
+	for i, entry := range entries {
+		// The entries belong to raft, which goes on to apply them.
+		withSum := *entry
+		withSum.Data = make([]byte, 0, len(entry.Data)+4)
+		withSum.Data = append(withSum.Data, entry.Data...)
+		withSum.Data = binary.LittleEndian.AppendUint32(withSum.Data, sum(entry, entry.Data))
+		checked[i] = &withSum
+	}
+	return l.WAL.StoreLogs(checked)
+}
+
+// GetLog implements raft.LogStore.
+func (l checkedLog) GetLog(index uint64, entry *raft.Log) error {
+	if err := l.WAL.GetLog(index, entry); err != nil {
+		return err
+	}
+	end := len(entry.Data) - 4
+	if end < 0 {
+		return fmt.Errorf("entry %d is too short", index)
+	}
+	data := entry.Data[:end:end]
+	if entry.Index != index || sum(entry, data) != binary.LittleEndian.Uint32(entry.Data[end:]) {
+		return fmt.Errorf("entry %d has a wrong checksum", index)
+	}
+	entry.Data = data
+	return nil
+}

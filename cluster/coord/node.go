@@ -1,0 +1,180 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"muster/state"
+)
+
+// Node is one member's part in the log, with its replica of the content.
+type Node struct {
+	*Replica
+	cfg     Config
+	disk    *diskLog
+	machine *machine
+	raft    *raft.Raft
+	streams *streams
+
+	// led is closed once this member has led and said so in the log.
+	led chan struct{}
+
+	// closing ends the coordinator's loop; work counts it and the proposals
+	// in flight.
+	closing context.CancelFunc
+	work    sync.WaitGroup
+	closed  atomic.Bool
+	once    sync.Once
+	closeOf error
+}
+
+// Open starts the node and waits until its replica holds all that was committed
+// before, which for a cluster of one includes becoming its coordinator.
+// Operations of this member that were under way when it last stopped are
+// Failure ("the daemon restarted") by then, except those of ClassToken. A
+// damaged log is refused (ErrConflict) with an error that says what is damaged.
+// The node lives until Close: ctx bounds only the opening.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	disk, err := openLog(cfg.Dir, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	replica := newReplica()
+	n := &Node{
+		Replica: replica, cfg: cfg, disk: disk,
+		machine: &machine{replica: replica, log: cfg.Log},
+		led:     make(chan struct{}),
+	}
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by Close
+	n.closing = cancel
+	if err := n.startRaft(background); err != nil {
+		cancel()
+		return nil, errors.Join(err, disk.close())
+	}
+	n.work.Go(func() { n.coordinate(background) })
+	if err := n.becomeReady(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) startRaft(ctx context.Context) error {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(n.cfg.ID)
+	// A hair longer than meant: see hurry.
+	conf.HeartbeatTimeout = heartbeatTimeout + time.Millisecond
+	conf.ElectionTimeout = electionTimeout + time.Millisecond
+	conf.LeaderLeaseTimeout = leaseTimeout
+	conf.CommitTimeout = 20 * time.Millisecond
+	conf.BatchApplyCh = true
+	conf.MaxAppendEntries = 128
+	conf.ShutdownOnRemove = false
+	conf.SnapshotInterval = 10 * time.Second
+	conf.SnapshotThreshold = 2048
+	conf.TrailingLogs = 512
+	conf.Logger = hclogTo(n.cfg.Log)
+	conf.NoLegacyTelemetry = true
+
+	n.streams = newStreams(ctx, n.cfg.ID, n.cfg.Streams, n.cfg.Log)
+	d := n.disk
+	known, err := raft.HasExistingState(d.wal, d.wal, d.snapshots)
+	if err != nil {
+		return errors.Join(damaged(d.dir, err), n.streams.close())
+	}
+	if !known && n.cfg.Bootstrap {
+		err := raft.BootstrapCluster(conf, d.wal, d.wal, d.snapshots, n.streams.transport, raft.Configuration{Servers: []raft.Server{{
+			Suffrage: raft.Voter, ID: conf.LocalID, Address: raft.ServerAddress(n.cfg.ID),
+		}}})
+		if err != nil {
+			return errors.Join(fmt.Errorf("found the coordination log in %s: %w", d.dir, err), n.streams.close())
+		}
+	}
+	n.raft, err = raft.NewRaft(conf, n.machine, d.wal, d.wal, d.snapshots, n.streams.transport)
+	if err != nil {
+		return errors.Join(damaged(d.dir, err), n.streams.close())
+	}
+	return n.hurry()
+}
+
+// hurry sets the real timeouts. A follower that finds its heartbeat timeout
+// shortened looks at once whether it should have heard from a leader: so a lone
+// voter stands for election now and not after 300 to 600 ms of waiting for
+// nobody.
+func (n *Node) hurry() error {
+	if !n.alone() {
+		return nil
+	}
+	conf := n.raft.ReloadableConfig()
+	conf.HeartbeatTimeout, conf.ElectionTimeout = heartbeatTimeout, electionTimeout
+	if err := n.raft.ReloadConfig(conf); err != nil {
+		return errors.Join(err, n.raft.Shutdown().Error(), n.streams.close())
+	}
+	return nil
+}
+
+// alone reports whether this member is the log's only voter.
+func (n *Node) alone() bool {
+	future := n.raft.GetConfiguration()
+	if future.Error() != nil {
+		return false
+	}
+	servers := future.Configuration().Servers
+	return len(servers) == 1 && servers[0].ID == raft.ServerID(n.cfg.ID)
+}
+
+// becomeReady waits until the replica is up to date and has this member's own
+// restart in it.
+func (n *Node) becomeReady(ctx context.Context) error {
+	if n.alone() {
+		select {
+		case <-n.led:
+		case <-ctx.Done():
+			return state.Errorf(state.ErrUnavailable, "the coordination log did not become ready: %w", ctx.Err())
+		}
+	}
+	if broken := n.machine.broken.Load(); broken != nil {
+		return damaged(n.cfg.Dir, broken)
+	}
+	if !n.hasVoters() {
+		// A fresh member: it is added, and caught up, later.
+		return nil
+	}
+	_, err := n.Propose(ctx, memberRestarted{Member: n.cfg.ID, At: time.Now()})
+	return err
+}
+
+func (n *Node) hasVoters() bool {
+	future := n.raft.GetConfiguration()
+	return future.Error() == nil && len(future.Configuration().Servers) > 0
+}
+
+// Leading reports whether this member is the coordinator, and under which term.
+// The term is the fencing token of what the coordinator does.
+func (n *Node) Leading() (term uint64, leading bool) {
+	c := n.Coordinator()
+	return c.Term, c.Member == n.cfg.ID && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == c.Term
+}
+
+// Close stops the node and waits for all it started. It may be called twice.
+func (n *Node) Close() error {
+	n.once.Do(func() {
+		n.closed.Store(true)
+		n.closing()
+		errs := []error{n.raft.Shutdown().Error(), n.streams.close()}
+		n.work.Wait()
+		if n.machine.broken.Load() == nil {
+			errs = append(errs, n.disk.markClean(n.Applied()))
+		}
+		n.closeOf = errors.Join(append(errs, n.disk.close())...)
+	})
+	return n.closeOf
+}

@@ -1,0 +1,126 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"muster/state"
+)
+
+// Propose commits an entry and returns its index once the local replica has
+// applied it. An entry that the content refuses (a lock that is held, an
+// operation that is not there) changes nothing and returns the refusal, of kind
+// ErrConflict, ErrNotFound or ErrInvalid. ErrUnavailable says in its text
+// whether the entry was not applied or its outcome is unknown. Entries may be
+// proposed concurrently; they share disk writes.
+func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
+	data, err := encodeEntry(entry)
+	if err != nil {
+		return 0, err
+	}
+	giveUp := time.Now().Add(leaderWait)
+	for {
+		index, err := n.ProposeEncoded(ctx, data)
+		if !errors.Is(err, errNotLeader) {
+			return index, err
+		}
+		coordinator := n.leader()
+		switch {
+		case n.closed.Load():
+			return 0, errShutdown()
+		case coordinator != "" && coordinator != n.cfg.ID && n.cfg.Forward != nil:
+			index, err := n.cfg.Forward.Forward(ctx, coordinator, data)
+			if errors.Is(err, errNotLeader) {
+				break
+			}
+			if err != nil {
+				return 0, err
+			}
+			return index, n.WaitApplied(ctx, index)
+		case time.Now().After(giveUp):
+			return 0, state.Errorf(state.ErrUnavailable, "the cluster has no coordinator now: the change was not applied, try again later")
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, state.Errorf(state.ErrUnavailable, "the cluster has no coordinator now (%w): the change was not applied, try again later", ctx.Err())
+		}
+	}
+}
+
+// errNotLeader is how a member that does not coordinate answers a proposal.
+var errNotLeader = state.Errorf(state.ErrUnavailable, "this member does not coordinate: the change was not applied")
+
+func errShutdown() error {
+	return state.Errorf(state.ErrUnavailable, "the daemon is shutting down: the change was not applied")
+}
+
+// ProposeEncoded is Propose for an entry that another member forwarded. A member
+// that does not coordinate answers ErrUnavailable at once.
+func (n *Node) ProposeEncoded(ctx context.Context, data []byte) (uint64, error) {
+	if broken := n.machine.broken.Load(); broken != nil {
+		return 0, state.Errorf(state.ErrUnavailable, "the change was not applied: %w", broken)
+	}
+	if n.closed.Load() {
+		return 0, errShutdown()
+	}
+	if n.raft.State() != raft.Leader {
+		return 0, errNotLeader
+	}
+	type answer struct {
+		outcome outcome
+		err     error
+	}
+	answers := make(chan answer, 1)
+	n.work.Go(func() {
+		future := n.raft.Apply(data, leaderWait)
+		if err := future.Error(); err != nil {
+			answers <- answer{err: err}
+			return
+		}
+		answers <- answer{outcome: future.Response().(outcome)}
+	})
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			return 0, n.raftError(a.err)
+		}
+		if a.outcome.refusal != nil {
+			return 0, a.outcome.refusal
+		}
+		return a.outcome.index, nil
+	case <-ctx.Done():
+		return 0, state.Errorf(state.ErrUnavailable, "gave up waiting for the coordination log (%w): it is unknown whether the change was applied", ctx.Err())
+	}
+}
+
+// raftError says in our words what became of an entry.
+func (n *Node) raftError(err error) error {
+	switch {
+	case n.closed.Load() || errors.Is(err, raft.ErrRaftShutdown):
+		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down: it is unknown whether the change was applied")
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return errNotLeader
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return state.Errorf(state.ErrUnavailable, "the coordination log is overloaded: the change was not applied")
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
+		return state.Errorf(state.ErrUnavailable, "the coordinator changed in the middle: it is unknown whether the change was applied")
+	}
+	return state.Errorf(state.ErrUnavailable, "the coordination log cannot be written (%w): it is unknown whether the change was applied", err)
+}
+
+// Barrier returns once the local replica holds everything that was committed
+// anywhere before the call.
+func (n *Node) Barrier(ctx context.Context) error {
+	_, err := n.Propose(ctx, barrier{})
+	return err
+}
+
+// leader returns the ID of the member that raft follows, or "".
+func (n *Node) leader() string {
+	_, id := n.raft.LeaderWithID()
+	return string(id)
+}
