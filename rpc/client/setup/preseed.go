@@ -15,13 +15,13 @@ import (
 // LXD's documentation.
 type Seed struct {
 	// Config is the server's configuration.
-	Config       map[string]string       `json:"config"`
-	Networks     []SeedNetwork           `json:"networks"`
-	StoragePools []api.StoragePoolsPost  `json:"storage_pools"`
-	Profiles     []SeedProfile           `json:"profiles"`
-	Projects     []api.ProjectsPost      `json:"projects"`
-	Certificates []api.CertificatesPost  `json:"certificates,omitempty"`
-	Cluster      *map[string]interface{} `json:"cluster,omitempty"`
+	Config       map[string]string      `json:"config"`
+	Networks     []SeedNetwork          `json:"networks"`
+	StoragePools []api.StoragePoolsPost `json:"storage_pools"`
+	Profiles     []SeedProfile          `json:"profiles"`
+	Projects     []api.ProjectsPost     `json:"projects"`
+	Certificates []api.CertificatesPost `json:"certificates,omitempty"`
+	Cluster      map[string]any         `json:"cluster,omitempty"`
 }
 
 // SeedNetwork is a network of a project; "" is the default one.
