@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"muster/state"
+	"muster/state/store"
+)
+
+// Run does what a member does all the time: it watches its instances and
+// networks, turns changes of the state into lifecycle events, and removes
+// snapshots that have expired. It returns when ctx ends.
+func (c *Cluster) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.watch(ctx) })
+	group.Go(func() error { return c.node.Networks().Run(ctx) })
+	group.Go(func() error { return c.tellLifecycle(ctx) })
+	group.Go(func() error { return c.expireSnapshots(ctx) })
+	err := group.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// expireSnapshots removes snapshots whose time is over, once a minute.
+func (c *Cluster) expireSnapshots(ctx context.Context) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		for _, snapshot := range c.store.View().Snapshots("", "") {
+			if snapshot.ExpiresAt.IsZero() || snapshot.ExpiresAt.After(time.Now()) || snapshot.Busy != "" {
+				continue
+			}
+			if err := c.deleteSnapshot(ctx, snapshot.Project, snapshot.Instance, snapshot.Name); err != nil && ctx.Err() == nil {
+				c.log.Warn("remove an expired snapshot", "instance", snapshot.Instance, "snapshot", snapshot.Name, "error", err)
+			}
+		}
+	}
+}
+
+// tellLifecycle makes the lifecycle events, from the changes themselves, so that
+// events and state cannot disagree.
+func (c *Cluster) tellLifecycle(ctx context.Context) error {
+	if c.cfg.Events == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		subscription, err := c.store.Subscribe(c.store.View().Revision())
+		if err != nil {
+			return err
+		}
+		for {
+			changes, err := subscription.Next(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, state.ErrStale) {
+				c.log.Warn("lifecycle events were skipped: the state was made anew")
+				break
+			}
+			if err != nil {
+				return err
+			}
+			for _, change := range changes {
+				c.tell(change)
+			}
+		}
+	}
+}
+
+func (c *Cluster) tell(change store.Change) {
+	if change.Action == "" || change.Action == store.NoEvent {
+		return
+	}
+	project, name, source := subject(change)
+	event := Lifecycle{Action: change.Action, Source: source, Context: change.Context, Name: name, Project: project}
+	if requestor := change.Requestor; requestor != nil {
+		event.Requestor = &Requestor{Username: requestor.Username, Protocol: requestor.Protocol, Address: requestor.Address}
+	}
+	c.cfg.Events.Lifecycle(change.At, project, event)
+}
+
+// subject names what a change is about.
+func subject(change store.Change) (project, name, source string) {
+	object := change.After
+	if object == nil {
+		object = change.Before
+	}
+	switch object := object.(type) {
+	case *state.Instance:
+		return object.Project, object.Name, resource(object.Project, "instances", object.Name)
+	case *state.Snapshot:
+		return object.Project, object.Name, resource(object.Project, "instances", object.Instance, "snapshots", object.Name)
+	case *state.Profile:
+		return object.Project, object.Name, resource(object.Project, "profiles", object.Name)
+	case *state.Image:
+		return object.Project, object.Fingerprint, resource(object.Project, "images", object.Fingerprint)
+	case *state.ImageAlias:
+		return object.Project, object.Name, resource(object.Project, "images", "aliases", object.Name)
+	case *state.Network:
+		return object.Project, object.Name, resource(object.Project, "networks", object.Name)
+	case *state.Pool:
+		return "", object.Name, resource("", "storage-pools", object.Name)
+	case *state.Project:
+		return object.Name, object.Name, "/1.0/projects/" + url.PathEscape(object.Name)
+	case *state.Certificate:
+		return "", object.Name, resource("", "certificates", object.Fingerprint)
+	case *state.Member:
+		return "", object.Name, resource("", "cluster", "members", object.Name)
+	}
+	return "", "", "/1.0"
+}
