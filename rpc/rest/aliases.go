@@ -50,7 +50,7 @@ func (x aliases) routes() []route {
 }
 
 func aliasURL(project, name string) string {
-	return withProject("/1.0/images/aliases/"+url.PathEscape(name), project)
+	return inProject("/1.0/images/aliases/"+url.PathEscape(name), project)
 }
 
 // visible reports whether the caller may see where the alias points.

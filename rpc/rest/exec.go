@@ -119,7 +119,7 @@ func (x execs) logs(r *http.Request) (any, error) {
 	}
 	urls := []string{}
 	for _, log := range names {
-		urls = append(urls, withProject(instancesPrefix(r)+"/"+url.PathEscape(name)+"/logs/"+url.PathEscape(log), project))
+		urls = append(urls, inProject(instancesPrefix(r)+"/"+url.PathEscape(name)+"/logs/"+url.PathEscape(log), project))
 	}
 	return urls, nil
 }

@@ -91,7 +91,7 @@ func (x images) routes() []route {
 }
 
 func imageURL(image *state.Image) string {
-	return withProject("/1.0/images/"+image.Fingerprint, image.Project)
+	return inProject("/1.0/images/"+image.Fingerprint, image.Project)
 }
 
 func showImage(view *store.View, image *state.Image) api.Image {

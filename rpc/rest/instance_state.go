@@ -34,7 +34,12 @@ func showState(usage node.Usage) api.InstanceState {
 		}
 		network := api.InstanceStateNetwork{
 			Addresses: []api.InstanceStateNetworkAddress{}, Hwaddr: nic.HWAddr, HostName: nic.HostName, Mtu: nic.MTU, State: up, Type: nic.Type,
-			Counters: api.InstanceStateNetworkCounters(nic.Counters),
+			Counters: api.InstanceStateNetworkCounters{
+				BytesReceived: nic.Counters.BytesReceived, BytesSent: nic.Counters.BytesSent,
+				PacketsReceived: nic.Counters.PacketsReceived, PacketsSent: nic.Counters.PacketsSent,
+				ErrorsReceived: nic.Counters.ErrorsReceived, ErrorsSent: nic.Counters.ErrorsSent,
+				PacketsDroppedInbound: nic.Counters.PacketsDroppedInbound, PacketsDroppedOutbound: nic.Counters.PacketsDroppedOutbound,
+			},
 		}
 		for _, address := range nic.Addresses {
 			network.Addresses = append(network.Addresses, api.InstanceStateNetworkAddress{

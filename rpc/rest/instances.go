@@ -180,15 +180,7 @@ func (p profileRevisions) of(inst *state.Instance) state.Revision {
 }
 
 func instanceURL(prefix, project, name string) string {
-	return withProject(prefix+"/"+url.PathEscape(name), project)
-}
-
-// withProject names the project in a URL when it is not the default one.
-func withProject(path, project string) string {
-	if project == "" || project == state.DefaultProject {
-		return path
-	}
-	return path + "?project=" + url.QueryEscape(project)
+	return inProject(prefix+"/"+url.PathEscape(name), project)
 }
 
 // statusCode is the number that goes with a status.

@@ -50,6 +50,13 @@ type Config struct {
 	Certificates CertificateStore
 	Profiles     ProfileStore
 	Projects     ProjectStore
+	Instances    InstanceStore
+	Snapshots    SnapshotStore
+	Execs        ExecStore
+	Files        FileStore
+	Images       ImageStore
+	Networks     NetworkStore
+	Pools        PoolStore
 }
 
 // Server answers the REST API. It is safe for concurrent use.

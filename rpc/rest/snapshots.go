@@ -83,7 +83,7 @@ func (x snapshots) list(r *http.Request) (any, error) {
 	view, prefix := x.view(), instancesPrefix(r)
 	return listing(r, view.Snapshots(inst.Project, inst.Name), rows[*state.Snapshot]{
 		url: func(s *state.Snapshot) string {
-			return withProject(prefix+"/"+url.PathEscape(s.Instance)+"/snapshots/"+url.PathEscape(s.Name), s.Project)
+			return inProject(prefix+"/"+url.PathEscape(s.Instance)+"/snapshots/"+url.PathEscape(s.Name), s.Project)
 		},
 		show: func(s *state.Snapshot) any { return showSnapshot(view, s) },
 	})

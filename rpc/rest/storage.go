@@ -206,7 +206,9 @@ func (x pools) volumes(r *http.Request) (any, error) {
 	}
 	base := "/1.0/storage-pools/" + url.PathEscape(r.PathValue("pool")) + "/volumes/"
 	return listing(r, found, rows[state.Volume]{
-		url:  func(v state.Volume) string { return withProject(base+string(v.Type)+"/"+url.PathEscape(v.Name), v.Project) },
+		url: func(v state.Volume) string {
+			return inProject(base+string(v.Type)+"/"+url.PathEscape(v.Name), v.Project)
+		},
 		show: func(v state.Volume) any { return x.showVolume(v) },
 	})
 }

@@ -20,6 +20,28 @@ func table(cfg Config) []route {
 	if cfg.Profiles != nil {
 		add(profiles{view, cfg.Profiles, cfg.Operations}.routes())
 	}
+	if cfg.Instances != nil {
+		add(instances{view, cfg.Instances, cfg.Host}.routes())
+	}
+	if cfg.Snapshots != nil {
+		add(snapshots{view, cfg.Snapshots, cfg.Operations}.routes())
+	}
+	if cfg.Execs != nil {
+		add(execs{cfg.Execs}.routes())
+	}
+	if cfg.Files != nil {
+		add(files{cfg.Files}.routes())
+	}
+	if cfg.Images != nil {
+		add(images{view, cfg.Images}.routes())
+		add(aliases{view, cfg.Images}.routes())
+	}
+	if cfg.Networks != nil {
+		add(networks{view, cfg.Networks, cfg.Host}.routes())
+	}
+	if cfg.Pools != nil {
+		add(pools{view, cfg.Pools, cfg.Host}.routes())
+	}
 	add(projects{view, cfg.Projects}.routes())
 	add(hardware{cfg.Host}.routes())
 
