@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"muster/rpc/client"
+	"muster/rpc/client/setup"
+	"muster/rpc/rest"
+)
+
+func socketPath() string { return filepath.Join(directory(), "unix.socket") }
+
+// connect returns a client of the daemon on the local socket.
+func connect() (*client.Client, error) {
+	return client.New(client.Config{Socket: socketPath()})
+}
+
+func initCommand() *cobra.Command {
+	var auto, preseed, dump bool
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Set up storage, network and the default profile",
+		Example: `  musterd init              asks
+  musterd init --auto       takes the usual answers
+  musterd init --preseed < seed.yaml
+  musterd init --dump       shows what is set up, as a preseed`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			switch {
+			case dump:
+				seed, err := setup.Dump(cmd.Context(), c)
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(seed)
+				return err
+			case preseed:
+				seed, err := io.ReadAll(cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				return setup.Preseed(cmd.Context(), c, seed)
+			case auto:
+				_, err := setup.Auto(cmd.Context(), c, setup.Options{})
+				return err
+			}
+			_, err = setup.Interactive(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&auto, "auto", false, "take the usual answers")
+	cmd.Flags().BoolVar(&preseed, "preseed", false, "read the answers from standard input, as YAML")
+	cmd.Flags().BoolVar(&dump, "dump", false, "show what is set up, as YAML for --preseed")
+	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump")
+	return cmd
+}
+
+// localRequest sends one request to the daemon's own endpoints and decodes the
+// metadata of the answer.
+func localRequest(ctx context.Context, method, path string, body, metadata any) error {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://musterd"+path, bytes.NewReader(encoded))
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socketPath())
+	}}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return fmt.Errorf("no daemon answers on %s: start one with \"musterd\": %w", socketPath(), err)
+	}
+	defer response.Body.Close()
+	var envelope struct {
+		Error    string          `json:"error"`
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&envelope); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return errors.New(envelope.Error)
+	}
+	if metadata == nil {
+		return nil
+	}
+	return json.Unmarshal(envelope.Metadata, metadata)
+}
+
+func waitReadyCommand() *cobra.Command {
+	var timeout int
+	cmd := &cobra.Command{
+		Use: "waitready", Short: "Wait until the daemon is ready", Args: cobra.NoArgs,
+		Example: "  musterd waitready --timeout 30",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
+				defer cancel()
+			}
+			for {
+				err := localRequest(ctx, http.MethodGet, "/internal/ready", struct{}{}, nil)
+				if err == nil {
+					return nil
+				}
+				select {
+				case <-ctx.Done():
+					return fmt.Errorf("the daemon is not ready after %d s: %w", timeout, err)
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+		},
+	}
+	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "give up after so many seconds; 0 waits as long as it takes")
+	return cmd
+}
+
+func shutdownCommand() *cobra.Command {
+	var timeout int
+	var force, keep bool
+	cmd := &cobra.Command{
+		Use: "shutdown", Short: "Stop all instances and end the daemon", Args: cobra.NoArgs,
+		Example: `  musterd shutdown
+  musterd shutdown --keep-instances`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
+				defer cancel()
+			}
+			if err := localRequest(ctx, http.MethodPost, "/internal/shutdown", rest.InternalShutdown{KeepInstances: keep || force}, nil); err != nil {
+				return err
+			}
+			return waitGone(ctx)
+		},
+	}
+	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "give up after so many seconds; 0 waits as long as it takes")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "end the daemon without waiting for instances; they go on")
+	cmd.Flags().BoolVar(&keep, "keep-instances", false, "leave instances running")
+	return cmd
+}
+
+// waitGone returns once nobody holds the daemon's directory any more.
+func waitGone(ctx context.Context) error {
+	for {
+		unlock, err := lockDirectory(directory())
+		if err == nil {
+			unlock()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the daemon has not ended: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func activateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "activateifneeded",
+		Short: "Start the daemon through its socket if it has something to do",
+		Long: `activateifneeded connects to the daemon's socket, so that a service manager
+with socket activation starts it, when the daemon was set up before. It starts
+nothing by itself.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := os.Stat(filepath.Join(directory(), "database")); errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			return localRequest(cmd.Context(), http.MethodGet, "/1.0", struct{}{}, nil)
+		},
+	}
+}
+
+func sqlCommand() *cobra.Command {
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "sql STATEMENT",
+		Short: "Run SQL against the state plane",
+		Long:  "sql runs one statement against the replicated database. It only reads unless --write is given. \"-\" reads the statement from standard input.",
+		Example: `  musterd sql "SELECT name, status FROM instances"
+  musterd sql --write "DELETE FROM tokens"`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			statement := args[0]
+			if statement == "-" {
+				text, err := io.ReadAll(bufio.NewReader(cmd.InOrStdin()))
+				if err != nil {
+					return err
+				}
+				statement = string(text)
+			}
+			var answer rest.InternalTable
+			err := localRequest(cmd.Context(), http.MethodPost, "/internal/sql", rest.InternalSQL{Query: statement, Write: write}, &answer)
+			if err != nil {
+				return err
+			}
+			if len(answer.Columns) == 0 {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Rows affected: %d\n", answer.RowsAffected)
+				return err
+			}
+			out := table.NewWriter()
+			out.SetOutputMirror(cmd.OutOrStdout())
+			header := table.Row{}
+			for _, column := range answer.Columns {
+				header = append(header, strings.ToUpper(column))
+			}
+			out.AppendHeader(header)
+			for _, row := range answer.Rows {
+				out.AppendRow(row)
+			}
+			out.Render()
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&write, "write", false, "allow statements that change something")
+	return cmd
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"muster/node/storage"
+	"muster/rpc/rest"
+	"muster/rpc/rest/api"
+)
+
+// restConfig gives the REST server what it serves.
+func (m *member) restConfig(group int) rest.Config {
+	return rest.Config{
+		Log: m.log, View: m.store.View, Barrier: m.store.Barrier, Placement: placement{m}, Group: group,
+		Host: rest.Host{
+			Name:        func() string { return m.cluster.Self() },
+			Clustered:   func() bool { return len(m.store.View().Members()) > 1 },
+			Address:     m.mux.Address,
+			Certificate: func() *x509.Certificate { return m.identity.Server().Leaf },
+			StorageDrivers: func() []api.ServerStorageDriverInfo {
+				var drivers []api.ServerStorageDriverInfo
+				for _, driver := range storage.Drivers(context.Background()) {
+					if driver.Problem == "" {
+						drivers = append(drivers, api.ServerStorageDriverInfo{Name: driver.Name, Version: driver.Version})
+					}
+				}
+				return drivers
+			},
+			Version: version, LXCVersion: m.driver.Version,
+			LXCFeatures:    map[string]bool{"cgroup2": true, "mount_injection_file": true, "network_veth_router": true, "pidfd": true},
+			KernelFeatures: kernelFeatures(),
+		},
+		Settings: m.cluster, Events: m.events, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
+		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster,
+		Networks: m.cluster, Pools: m.cluster, Daemon: m,
+	}
+}
+
+// kernelFeatures are what clients show of the kernel; each is looked up.
+func kernelFeatures() map[string]bool {
+	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	actions, _ := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
+	return map[string]bool{
+		"idmapped_mounts":  exists("/proc/self/ns/user"),
+		"seccomp_listener": strings.Contains(string(actions), "user_notif"),
+		"unpriv_fscaps":    exists(filepath.Join("/proc/self", "uid_map")),
+	}
+}
+
+// placement answers for a cluster of one: this member owns everything.
+type placement struct{ m *member }
+
+// Self implements rest.Placement.
+func (p placement) Self() string { return p.m.cluster.Self() }
+
+// Owner implements rest.Placement: the host of an instance or volume as it is
+// recorded, the member that runs an operation.
+func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) {
+	switch thing.Kind {
+	case "instance":
+		inst, err := p.m.cluster.Instance(ctx, thing.Project, thing.Name)
+		if err != nil {
+			return "", err
+		}
+		return inst.Location, nil
+	case "operation":
+		op, err := p.m.ops.Get(thing.Name)
+		if err != nil {
+			return "", err
+		}
+		owner, err := p.m.store.View().MemberByID(op.Member)
+		if err != nil {
+			return "", err
+		}
+		return owner.Name, nil
+	}
+	return p.Self(), nil
+}
+
+// Others implements rest.Placement.
+func (p placement) Others() []string {
+	var names []string
+	for _, other := range p.m.store.View().Members() {
+		if other.ID != p.m.identity.MemberID() {
+			names = append(names, other.Name)
+		}
+	}
+	return names
+}
+
+// Member implements rest.Placement.
+func (p placement) Member(name string) bool {
+	_, err := p.m.store.View().Member(name)
+	return err == nil
+}
+
+var (
+	_ rest.Placement = placement{}
+	_ rest.Daemon    = (*member)(nil)
+)

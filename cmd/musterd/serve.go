@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"muster/cluster"
+	"muster/cluster/coord"
+	"muster/cluster/pki"
+	"muster/node"
+	"muster/node/image"
+	"muster/node/network"
+	"muster/node/runtime"
+	"muster/node/runtime/lxc"
+	"muster/rpc/mux"
+	"muster/rpc/rest"
+	"muster/state"
+	"muster/state/store"
+)
+
+type serveOptions struct {
+	dir            string
+	group          string
+	logfile        string
+	debug, verbose bool
+}
+
+// member is everything of one running daemon.
+type member struct {
+	dir      string
+	log      *slog.Logger
+	identity *pki.Identity
+	mux      *mux.Mux
+	coord    *coord.Node
+	store    *store.Store
+	events   *cluster.Events
+	ops      *cluster.Operations
+	runtime  runtime.Runtime
+	node     *node.Node
+	cluster  *cluster.Cluster
+	rest     *rest.Server
+	driver   runtime.Driver
+
+	ready atomic.Bool
+	// ended is closed when somebody asks the daemon to end.
+	ended   chan struct{}
+	endOnce sync.Once
+}
+
+// serve runs the daemon until ctx ends or it is told to shut down.
+func serve(ctx context.Context, options serveOptions) error {
+	log, closeLog, err := openLog(options)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	group, err := groupID(options.group)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(options.dir, 0o711); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(options.dir)
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDirectory(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	m := &member{dir: dir, ended: make(chan struct{})}
+	defer m.close(ctx)
+	if err := m.open(ctx, log, group); err != nil {
+		return err
+	}
+	local, err := localListener(dir, group)
+	if err != nil {
+		return err
+	}
+	return m.run(ctx, local)
+}
+
+// openLog makes the log: warnings and worse unless asked for more.
+func openLog(options serveOptions) (*slog.Logger, func(), error) {
+	level := slog.LevelWarn
+	if options.verbose {
+		level = slog.LevelInfo
+	}
+	if options.debug {
+		level = slog.LevelDebug
+	}
+	var out io.Writer = os.Stderr
+	closeLog := func() {}
+	if options.logfile != "" {
+		file, err := os.OpenFile(options.logfile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the log file: %w", err)
+		}
+		out, closeLog = io.MultiWriter(os.Stderr, file), func() { _ = file.Close() }
+	}
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})), closeLog, nil
+}
+
+func groupID(name string) (int, error) {
+	if name == "" {
+		return 0, nil
+	}
+	found, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("--group %s: there is no such group: create it with \"groupadd --system %s\"", name, name)
+	}
+	return strconv.Atoi(found.Gid)
+}
+
+// lockDirectory keeps a second daemon out of the directory.
+func lockDirectory(dir string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("another daemon uses %s: set MUSTER_DIR to run a second one beside it", dir)
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+// open builds the member from the bottom up.
+func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
+	var err error
+	if m.identity, err = pki.Open(m.dir, pki.Options{}); err != nil {
+		return err
+	}
+	id := m.identity.MemberID()
+	m.events = cluster.NewEvents(cluster.EventsConfig{Location: m.location})
+	m.log = slog.New(m.events.LogHandler(log.Handler()))
+	if m.mux, err = mux.New(mux.Config{Identity: m.identity, Log: m.log}); err != nil {
+		return err
+	}
+	if m.coord, err = coord.Open(ctx, coord.Config{Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: true, Log: m.log}); err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil || state.ValidateMemberName(host) != nil {
+		host = "member1"
+	}
+	m.store, err = store.Open(ctx, store.Config{
+		Dir: filepath.Join(m.dir, "database"), Log: m.log,
+		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
+	})
+	if err != nil {
+		return err
+	}
+	m.ops, err = cluster.NewOperations(cluster.OperationsConfig{
+		Coord: m.coord, Member: id, Events: m.events, Log: m.log,
+		Location: func(string) string { return m.location() },
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.openNode(ctx); err != nil {
+		return err
+	}
+	m.cluster, err = cluster.New(cluster.Config{
+		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
+		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
+	})
+	if err != nil {
+		return err
+	}
+	m.rest, err = rest.New(m.restConfig(group))
+	return err
+}
+
+// location is this member's name as clients know it.
+func (m *member) location() string {
+	if m.cluster == nil || len(m.store.View().Members()) < 2 {
+		return "none"
+	}
+	return m.cluster.Self()
+}
+
+func (m *member) openNode(ctx context.Context) error {
+	shim, err := program("muster-shim")
+	if err != nil {
+		return err
+	}
+	m.runtime, err = lxc.New(lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
+	if err != nil {
+		return err
+	}
+	m.driver = m.runtime.Driver()
+	images, err := image.Open(image.Config{Dir: filepath.Join(m.dir, "images"), Log: m.log})
+	if err != nil {
+		return err
+	}
+	networks, err := network.New(network.Config{Dir: filepath.Join(m.dir, "networks"), Log: m.log})
+	if err != nil {
+		return err
+	}
+	m.node, err = node.New(node.Config{
+		Dir: m.dir, Runtime: m.runtime, Images: images, Networks: networks, IDMap: runtime.DetectIDMap(), Log: m.log,
+	})
+	return errors.Join(err, ctx.Err())
+}
+
+// program finds one of our programs beside this one, or in PATH.
+func program(name string) (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		candidate := filepath.Join(dir, name)
+		if info, err := os.Stat(candidate); err == nil && info.Mode().Perm()&0o111 != 0 {
+			return candidate, nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither beside musterd nor in PATH: \"make build\" puts both into bin/", name)
+}
+
+// localListener opens the local socket, or takes it over from systemd.
+func localListener(dir string, group int) (net.Listener, error) {
+	inherited, err := activation.Listeners()
+	if err == nil && len(inherited) > 0 && inherited[0] != nil {
+		return inherited[0], nil
+	}
+	path := filepath.Join(dir, "unix.socket")
+	// The directory is locked, so a socket that is there is a dead daemon's.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.Chmod(path, 0o660), os.Chown(path, 0, group)); err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
+// run serves until the daemon is to end.
+func (m *member) run(parent context.Context, local net.Listener) error {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	power := make(chan os.Signal, 1)
+	signal.Notify(power, unix.SIGPWR)
+	defer signal.Stop(power)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.rest.Serve(ctx, local) })
+	if err := m.cluster.Reconcile(ctx); err != nil {
+		cancel()
+		return errors.Join(err, ignoreCancel(group.Wait()))
+	}
+	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View)
+	defer stopFollowing()
+	if address := m.store.View().Setting(m.cluster.Self(), "core.https_address"); address != "" {
+		if err := m.mux.SetAddress(ctx, address); err != nil {
+			m.log.Error("listen on core.https_address: the API is served on the local socket only", "address", address, "error", err)
+		}
+	}
+	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
+	group.Go(func() error { return m.cluster.Run(ctx) })
+	group.Go(func() error { m.cluster.AutoStart(ctx); return nil })
+	group.Go(func() error {
+		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-m.ended:
+		case <-power:
+			m.log.Warn("the power fails: stopping all instances")
+			if err := m.cluster.StopAll(ctx); err != nil {
+				m.log.Error("stop all instances", "error", err)
+			}
+		}
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+		return nil
+	})
+	m.ready.Store(true)
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		m.log.Warn("tell the service manager", "error", err)
+	}
+	m.log.Info("ready", "dir", m.dir, "version", version)
+	return ignoreCancel(group.Wait())
+}
+
+func ignoreCancel(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// close ends everything from the top down. Containers go on.
+func (m *member) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	var failed []error
+	if m.ops != nil {
+		failed = append(failed, m.ops.Close(ctx))
+	}
+	if m.node != nil {
+		m.node.ClosePools(ctx)
+	}
+	if m.runtime != nil {
+		failed = append(failed, m.runtime.Close())
+	}
+	if m.store != nil {
+		failed = append(failed, m.store.Close())
+	}
+	if m.coord != nil {
+		failed = append(failed, m.coord.Close())
+	}
+	if m.mux != nil {
+		failed = append(failed, m.mux.Close())
+	}
+	if m.events != nil {
+		m.events.Close()
+	}
+	if err := errors.Join(failed...); err != nil && m.log != nil {
+		m.log.Error("end the daemon", "error", err)
+	}
+}
+
+// Ready implements rest.Daemon.
+func (m *member) Ready() bool { return m.ready.Load() }
+
+// Shutdown implements rest.Daemon.
+func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
+	if stopInstances {
+		if err := m.cluster.StopAll(ctx); err != nil {
+			return err
+		}
+	}
+	m.endOnce.Do(func() { close(m.ended) })
+	return nil
+}
+
+// Query implements rest.Daemon.
+func (m *member) Query(ctx context.Context, statement string, write bool) (*store.Table, error) {
+	return m.store.Query(ctx, statement, nil, write)
+}

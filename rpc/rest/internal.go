@@ -1,0 +1,104 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+
+	"muster/state"
+	"muster/state/store"
+)
+
+// Daemon is what the daemon's own subcommands ask of it.
+type Daemon interface {
+	// Ready reports whether the member has come to order and serves.
+	Ready() bool
+	// Shutdown ends the daemon soon after it returns; with stopInstances every
+	// instance is stopped first, before it returns.
+	Shutdown(ctx context.Context, stopInstances bool) error
+	// Query runs SQL against the state plane; write allows changes.
+	Query(ctx context.Context, statement string, write bool) (*store.Table, error)
+}
+
+// internal serves what musterd's subcommands need. It is no part of the API and
+// answers the local socket only.
+type internal struct{ daemon Daemon }
+
+func (x internal) routes() []route {
+	return []route{
+		{
+			pattern: "GET /internal/ready", access: admin, handle: x.ready,
+			summary: "Wait for musterd waitready",
+		},
+		{
+			pattern: "POST /internal/shutdown", access: admin, handle: x.shutdown, streams: true,
+			summary: "End the daemon", body: InternalShutdown{},
+		},
+		{
+			pattern: "POST /internal/sql", access: admin, handle: x.sql,
+			summary: "Run SQL against the state plane", body: InternalSQL{}, returns: InternalTable{},
+		},
+	}
+}
+
+// InternalShutdown is the body of POST /internal/shutdown.
+type InternalShutdown struct {
+	// KeepInstances leaves instances running.
+	KeepInstances bool `json:"keep_instances"`
+}
+
+// InternalSQL is the body of POST /internal/sql.
+type InternalSQL struct {
+	Query string `json:"query"`
+	// Write allows statements that change something.
+	Write bool `json:"write"`
+}
+
+// InternalTable is the answer to it.
+type InternalTable struct {
+	Columns      []string `json:"columns"`
+	Rows         [][]any  `json:"rows"`
+	RowsAffected int64    `json:"rows_affected"`
+}
+
+func local(r *http.Request) error {
+	if CallerOf(r.Context()).Protocol != "unix" {
+		return state.Errorf(state.ErrForbidden, "not authorized: this is for the daemon's own subcommands, over the local socket")
+	}
+	return nil
+}
+
+func (x internal) ready(r *http.Request) (any, error) {
+	if err := local(r); err != nil {
+		return nil, err
+	}
+	if !x.daemon.Ready() {
+		return nil, state.Errorf(state.ErrUnavailable, "the daemon is not ready yet")
+	}
+	return nil, nil
+}
+
+func (x internal) shutdown(r *http.Request) (any, error) {
+	if err := local(r); err != nil {
+		return nil, err
+	}
+	req, err := decode[InternalShutdown](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.daemon.Shutdown(r.Context(), !req.KeepInstances)
+}
+
+func (x internal) sql(r *http.Request) (any, error) {
+	if err := local(r); err != nil {
+		return nil, err
+	}
+	req, err := decode[InternalSQL](r)
+	if err != nil {
+		return nil, err
+	}
+	table, err := x.daemon.Query(r.Context(), req.Query, req.Write)
+	if err != nil {
+		return nil, err
+	}
+	return InternalTable{Columns: orNone(table.Columns), Rows: orNone(table.Rows), RowsAffected: table.RowsAffected}, nil
+}
