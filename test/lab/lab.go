@@ -231,12 +231,6 @@ func (m *Member) Run(program string, args ...string) string {
 	return stdout.String()
 }
 
-// Busybox imports the small test image under the alias "busybox".
-func (m *Member) Busybox() {
-	m.t.Helper()
-	m.Muster("image", "build", "busybox", "--alias", "busybox")
-}
-
 // destroy deletes everything the member made, stops it and removes its
 // directory. It shows what was left behind as a failure of the test.
 func (m *Member) destroy() {
@@ -250,8 +244,11 @@ func (m *Member) destroy() {
 	if m.t.Failed() {
 		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 60))
 	}
-	if out, err := m.Command("musterd", "shutdown", "--purge").CombinedOutput(); err != nil {
-		m.t.Errorf("musterd shutdown --purge: %v\n%s", err, out)
+	if err := m.purge(); err != nil {
+		m.t.Errorf("remove what the test made: %v", err)
+	}
+	if out, err := m.Command("musterd", "shutdown").CombinedOutput(); err != nil {
+		m.t.Errorf("musterd shutdown: %v\n%s", err, out)
 	}
 	select {
 	case <-m.done:
