@@ -2,7 +2,20 @@ package storage
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
+	"muster/node/storage/mount"
 	"muster/state"
 )
 
@@ -12,170 +25,454 @@ import (
 // Errors have a kind of state: ErrNotFound and ErrExists for volumes,
 // snapshots and images; ErrInvalid for names, configuration and what the
 // driver can never do; ErrConflict for a volume that is in use; ErrUnavailable
-// when the pool is full ("no space left on pool X").
-type Pool struct{}
+// when the pool is full ("no space left on storage pool X") or not mounted.
+type Pool struct {
+	name       string
+	driverName string
+	log        *slog.Logger
+	dir        string // Config.Dir
+	disks      string // Config.Disks
+	root       string // where the pool is mounted
+	drv        driver
+	ns         mount.Namespaces
 
-// errUnbuilt answers for what is not there yet.
-var errUnbuilt = state.Errorf(state.ErrUnavailable, "this part of storage is not built yet")
+	// whole is held by what changes the pool as such, under "pool".
+	whole locks
+	// contents are held under a volume's or snapshot's key: for reading by
+	// what needs it to stay where and what it is, for writing by what moves,
+	// replaces or removes it. Images are in it under their fingerprint.
+	contents locks
+	// mounting is held under a volume's key while its mounts change.
+	mounting locks
+	ready    atomic.Bool
+
+	mu       sync.Mutex
+	config   state.Config
+	features Features
+	users    map[string]int // how many use the mount at this path
+}
 
 // Open checks the pool's name, driver and configuration and returns the pool.
 // It touches nothing: Create makes a new pool, Mount makes an existing one
 // usable.
-func Open(ctx context.Context, cfg Config, pool state.Pool) (*Pool, error) { return nil, errUnbuilt }
-
-// Validate checks a pool's driver and configuration without looking at the
-// machine: unknown keys (the error names the nearest valid one), sizes, paths.
-func Validate(pool state.Pool) error { return errUnbuilt }
-
-// Driver describes a kind of pool on this machine.
-type Driver struct {
-	Name    string
-	Version string // of the kernel or tool that does the work
-	// Problem says why the driver cannot be used here and what to do about
-	// it; empty when it can.
-	Problem string
+func Open(_ context.Context, cfg Config, pool state.Pool) (*Pool, error) {
+	if err := Validate(pool); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(cfg.Dir) {
+		return nil, state.Errorf(state.ErrInvalid, "the directory of the storage pools, %q, is not an absolute path", cfg.Dir)
+	}
+	p := &Pool{
+		name: pool.Name, driverName: pool.Driver, log: cfg.Log,
+		dir: filepath.Clean(cfg.Dir), disks: cfg.Disks,
+		config: maps.Clone(pool.Config), users: map[string]int{},
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.log = p.log.With("pool", p.name)
+	if p.config == nil {
+		p.config = state.Config{}
+	}
+	if p.disks == "" {
+		p.disks = filepath.Join(filepath.Dir(p.dir), "disks")
+	}
+	p.root = filepath.Join(p.dir, p.name)
+	p.drv = newDriver(p)
+	return p, nil
 }
 
-// Drivers lists the kinds of pool that muster knows, the default first.
-func Drivers(ctx context.Context) []Driver { return nil }
-
 // Name returns the pool's name.
-func (p *Pool) Name() string { return "" }
+func (p *Pool) Name() string { return p.name }
 
 // DriverName returns "overlay", "dir" or "btrfs".
-func (p *Pool) DriverName() string { return "" }
+func (p *Pool) DriverName() string { return p.driverName }
+
+// setting returns a value of the pool's configuration.
+func (p *Pool) setting(key string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.config[key]
+}
+
+// Features returns what the pool's file system can do, as probed by Mount.
+func (p *Pool) Features() Features {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.features
+}
+
+// marker is what pool.json says. It is the first file in a pool and its last:
+// where it is, the directory is ours.
+type marker struct {
+	Driver string `json:"driver"`
+	Layout int    `json:"layout"`
+}
+
+const layout = 1
 
 // Create makes the pool on disk and mounts it. It returns the configuration
 // to record: the given one with "source" and, for a loop file, "size" filled
 // in. Everything is checked before anything is touched, and nothing is left
 // after an error.
-func (p *Pool) Create(ctx context.Context) (state.Config, error) { return nil, errUnbuilt }
+func (p *Pool) Create(ctx context.Context) (config state.Config, err error) {
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := p.settle(); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	if p.ready.Load() {
+		return nil, state.Errorf(state.ErrExists, "storage pool %s exists and is mounted", p.name)
+	}
+	if entries, err := os.ReadDir(p.root); err == nil && len(entries) > 0 {
+		return nil, state.Errorf(state.ErrExists, "storage pool %s: %s is there already and not empty; move it away", p.name, p.root)
+	}
+	if err := p.drv.check(ctx); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	defer func() {
+		if err != nil {
+			// The caller may be gone; what we made must go as well.
+			clean := context.WithoutCancel(ctx)
+			_ = p.wipe(clean)
+			_ = p.drv.destroy(clean)
+			_ = os.Remove(p.root)
+		}
+	}()
+	if config, err = p.drv.provision(ctx); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	p.mu.Lock()
+	p.config = maps.Clone(config)
+	p.mu.Unlock()
+	if err := p.drv.attach(ctx); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	if err := p.furnish(); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	if err := p.open(ctx); err != nil {
+		return nil, p.fault(err, "create")
+	}
+	return config, nil
+}
+
+// settle makes the directory of all pools and learns its real path, which is
+// the one the mount table shows.
+func (p *Pool) settle() error {
+	if err := os.MkdirAll(p.dir, 0o711); err != nil {
+		return err
+	}
+	real, err := mount.Clean(p.dir)
+	if err != nil {
+		return err
+	}
+	p.root = filepath.Join(real, p.name)
+	return nil
+}
+
+// furnish makes a new pool's marker and directories.
+func (p *Pool) furnish() error {
+	data, err := json.Marshal(marker{Driver: p.driverName, Layout: layout})
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(p.in(markerFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return state.Errorf(state.ErrInvalid, "storage pool %s: its source holds another pool already", p.name)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(append(data, '\n')); err != nil {
+		f.Close()
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return p.directories()
+}
+
+func (p *Pool) directories() error {
+	if err := os.Chmod(p.root, 0o711); err != nil {
+		return err
+	}
+	for name, mode := range poolDirs {
+		if err := os.Mkdir(p.in(name), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.Chmod(p.in(name), mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open makes an attached pool usable.
+func (p *Pool) open(ctx context.Context) error {
+	features, err := p.probe(ctx)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.features = features
+	p.mu.Unlock()
+	if err := p.drv.load(ctx); err != nil {
+		return err
+	}
+	p.ready.Store(true)
+	return nil
+}
+
+// Mount makes an existing pool usable; it finds what an earlier daemon left
+// mounted. Calling it again does nothing.
+func (p *Pool) Mount(ctx context.Context) error {
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return p.mountLocked(ctx)
+}
+
+func (p *Pool) mountLocked(ctx context.Context) error {
+	if p.ready.Load() {
+		return nil
+	}
+	if err := p.settle(); err != nil {
+		return p.fault(err, "mount")
+	}
+	attached, err := mount.At(p.root)
+	if err != nil {
+		return p.fault(err, "mount")
+	}
+	if !attached {
+		if err := p.drv.attach(ctx); err != nil {
+			return p.fault(err, "mount")
+		}
+	}
+	if err := p.recognize(); err != nil {
+		if !attached {
+			_ = mount.Release(p.root)
+		}
+		return err
+	}
+	if err := p.directories(); err != nil {
+		return p.fault(err, "mount")
+	}
+	return p.fault(p.open(ctx), "mount")
+}
+
+// recognize checks that what is mounted at the root is this pool.
+func (p *Pool) recognize() error {
+	data, err := os.ReadFile(p.in(markerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return state.Errorf(state.ErrUnavailable, "storage pool %s: %s holds no pool; is the right disk there?", p.name, p.setting("source"))
+	}
+	if err != nil {
+		return p.fault(err, "mount")
+	}
+	var m marker
+	if err := json.Unmarshal(data, &m); err != nil {
+		return state.Errorf(state.ErrUnavailable, "storage pool %s: %s is damaged: %w", p.name, markerFile, err)
+	}
+	if m.Driver != p.driverName || m.Layout != layout {
+		return state.Errorf(state.ErrUnavailable, "storage pool %s: its source holds a pool of driver %s, layout %d; this member expects driver %s, layout %d",
+			p.name, m.Driver, m.Layout, p.driverName, layout)
+	}
+	return nil
+}
+
+// Unmount releases the pool. It is ErrConflict while a volume is mounted: a
+// daemon that ends while containers run just leaves the pool mounted.
+func (p *Pool) Unmount(ctx context.Context) error {
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return p.unmountLocked(ctx)
+}
+
+func (p *Pool) unmountLocked(ctx context.Context) error {
+	if err := p.settle(); err != nil {
+		return p.fault(err, "unmount")
+	}
+	inside, err := mount.Table(p.root)
+	if err != nil {
+		return p.fault(err, "unmount")
+	}
+	for _, e := range inside {
+		if e.Path != p.root {
+			return state.Errorf(state.ErrConflict, "storage pool %s is in use: %s is mounted", p.name, e.Path)
+		}
+	}
+	p.ready.Store(false)
+	if err := mount.Release(p.root); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			p.ready.Store(true)
+			return state.Errorf(state.ErrConflict, "storage pool %s is in use: %w", p.name, err)
+		}
+		return p.fault(err, "unmount")
+	}
+	p.ns.Close()
+	return nil
+}
 
 // Delete unmounts the pool and removes what Create made, with all images. It
 // is ErrConflict while the pool has volumes. A pool that is gone already, or
 // only half there, is no error.
-func (p *Pool) Delete(ctx context.Context) error { return errUnbuilt }
+func (p *Pool) Delete(ctx context.Context) error {
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.mountLocked(ctx); err == nil {
+		volumes, err := p.Volumes(ctx)
+		if err != nil {
+			return err
+		}
+		for v := range volumes {
+			return state.Errorf(state.ErrConflict, "storage pool %s is in use: it has %d volumes, %s among them", p.name, len(volumes), v)
+		}
+	} else {
+		p.log.Warn("removing a pool that cannot be mounted", "error", err)
+	}
+	if err := p.wipe(ctx); err != nil {
+		return p.fault(err, "delete")
+	}
+	if err := p.drv.destroy(ctx); err != nil {
+		return p.fault(err, "delete")
+	}
+	if err := os.Remove(p.root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p.fault(err, "delete")
+	}
+	return nil
+}
+
+// wipe takes everything of ours out of the pool's file system, if it is
+// mounted, and unmounts it.
+func (p *Pool) wipe(ctx context.Context) error {
+	p.ready.Store(false)
+	inside, err := mount.Table(p.root)
+	if err != nil {
+		return err
+	}
+	for i := len(inside) - 1; i >= 0; i-- {
+		if inside[i].Path == p.root {
+			continue
+		}
+		if err := p.unmountPath(ctx, inside[i].Path); err != nil {
+			return err
+		}
+	}
+	if exists(p.in(markerFile)) {
+		if err := p.empty(ctx); err != nil {
+			return err
+		}
+	}
+	return mount.Release(p.root)
+}
+
+// empty removes the pool's directories and, last, its marker.
+func (p *Pool) empty(ctx context.Context) error {
+	for name := range poolDirs {
+		dir := p.in(name)
+		if name == dirImages || name == dirStaging || name == dirTrash {
+			contents, err := subdirs(dir)
+			if err != nil {
+				return err
+			}
+			for _, c := range contents {
+				if err := p.discard(ctx, filepath.Join(dir, c)); err != nil {
+					return err
+				}
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return os.Remove(p.in(markerFile))
+}
 
 // Update takes over a changed configuration: a loop file grows to a larger
 // "size", btrfs.mount_options take effect at once. What cannot be changed
-// (driver, source) is ErrInvalid.
-func (p *Pool) Update(ctx context.Context, config state.Config) error { return errUnbuilt }
-
-// Mount makes an existing pool usable; it finds what an earlier daemon left
-// mounted. Calling it again does nothing.
-func (p *Pool) Mount(ctx context.Context) error { return errUnbuilt }
-
-// Unmount releases the pool. It is ErrConflict while a volume is mounted: a
-// daemon that ends while containers run just leaves the pool mounted.
-func (p *Pool) Unmount(ctx context.Context) error { return errUnbuilt }
+// (source) is ErrInvalid.
+func (p *Pool) Update(ctx context.Context, config state.Config) error {
+	if err := Validate(state.Pool{Name: p.name, Driver: p.driverName, Config: config}); err != nil {
+		return err
+	}
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.usable(); err != nil {
+		return err
+	}
+	if config["source"] != p.setting("source") {
+		return state.Errorf(state.ErrInvalid, "storage pool %s: the source of a pool cannot be changed", p.name)
+	}
+	if err := p.drv.update(ctx, config); err != nil {
+		return p.fault(err, "update")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.config = maps.Clone(config)
+	return nil
+}
 
 // Resources returns the space and inodes of the pool's file system.
-func (p *Pool) Resources(ctx context.Context) (Resources, error) { return Resources{}, errUnbuilt }
-
-// Features returns what the pool's file system can do, as probed by Mount.
-func (p *Pool) Features() Features { return Features{} }
-
-// Reconcile brings a mounted pool in order after a crash: it removes staging
-// leftovers and the mounts of volumes that are not running, counts one user
-// for each running volume, and drops layers that nothing uses any more. The
-// daemon calls it once, after Mount and before anything else.
-func (p *Pool) Reconcile(ctx context.Context, known Known) (Report, error) {
-	return Report{}, errUnbuilt
+func (p *Pool) Resources(context.Context) (Resources, error) {
+	if err := p.usable(); err != nil {
+		return Resources{}, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.root, &st); err != nil {
+		return Resources{}, p.fault(err, "measure")
+	}
+	block := uint64(st.Bsize)
+	return Resources{
+		SpaceTotal: st.Blocks * block, SpaceUsed: (st.Blocks - st.Bfree) * block,
+		InodesTotal: st.Files, InodesUsed: st.Files - st.Ffree,
+	}, nil
 }
 
-// EnsureImage makes sure that the image is unpacked in the pool, calling
-// unpack if it is not. Concurrent callers wait for one unpacking; a crash or an
-// error leaves nothing that looks like an image.
-func (p *Pool) EnsureImage(ctx context.Context, fingerprint string, unpack Unpack) error {
-	return errUnbuilt
+func (p *Pool) usable() error {
+	if !p.ready.Load() {
+		return state.Errorf(state.ErrUnavailable, "storage pool %s is not mounted on this member", p.name)
+	}
+	return nil
 }
 
-// DeleteImage forgets an unpacked image; one that is not there is no error.
-// Volumes made from it are not touched: what they share with it stays on disk
-// until the last of them is gone.
-func (p *Pool) DeleteImage(ctx context.Context, fingerprint string) error { return errUnbuilt }
-
-// ImagePresent reports whether the image is unpacked in the pool.
-func (p *Pool) ImagePresent(fingerprint string) bool { return false }
-
-// Images returns the fingerprints of the unpacked images, sorted.
-func (p *Pool) Images(ctx context.Context) ([]string, error) { return nil, errUnbuilt }
-
-// CreateEmpty makes a volume whose file system is an empty directory.
-func (p *Pool) CreateEmpty(ctx context.Context, vol Volume) error { return errUnbuilt }
-
-// CreateFromImage makes a volume from an unpacked image (ErrNotFound when
-// EnsureImage has not been called).
-func (p *Pool) CreateFromImage(ctx context.Context, vol Volume, fingerprint string) error {
-	return errUnbuilt
+// fault gives an error of the system the words and the kind that users act on.
+func (p *Pool) fault(err error, doing string, args ...any) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSPC):
+		return state.Errorf(state.ErrUnavailable, "no space left on storage pool %s (%s)", p.name, fmt.Sprintf(doing, args...))
+	case errors.Is(err, unix.EDQUOT):
+		return state.Errorf(state.ErrUnavailable, "the quota is used up on storage pool %s (%s)", p.name, fmt.Sprintf(doing, args...))
+	case state.Kind(err) != nil:
+		return err
+	case errors.Is(err, mount.ErrNoIDMap):
+		return state.Errorf(state.ErrInvalid, "storage pool %s: its file system cannot map ids, which unprivileged containers need; use a pool on ext4, xfs or btrfs, or set security.privileged", p.name)
+	}
+	return fmt.Errorf("storage pool %s: %s: %w", p.name, fmt.Sprintf(doing, args...), err)
 }
 
-// CreateFromUnpack makes a volume, or with vol.Snapshot set a snapshot of an
-// existing volume, from what unpack delivers (backup, migration).
-func (p *Pool) CreateFromUnpack(ctx context.Context, vol Volume, unpack Unpack) error {
-	return errUnbuilt
+// unmountPath takes a mount of ours down.
+func (p *Pool) unmountPath(ctx context.Context, path string) error {
+	lazy, err := mount.Unmount(ctx, path)
+	if lazy {
+		p.log.Warn("a mount stayed busy and was detached", "path", path)
+	}
+	return err
 }
-
-// Copy makes dst from src, a volume or a snapshot of the pool from, which may
-// be p itself, and copies the named snapshots of src along. A source in use is
-// copied as by a snapshot.
-func (p *Pool) Copy(ctx context.Context, dst Volume, from *Pool, src Volume, snapshots []string) error {
-	return errUnbuilt
-}
-
-// Rename gives a volume with its snapshots, or one snapshot, a new name. A
-// volume must not be mounted.
-func (p *Pool) Rename(ctx context.Context, vol Volume, name string) error { return errUnbuilt }
-
-// DeleteVolume removes a volume with all its snapshots, or one snapshot. A
-// volume or snapshot that is gone already, or only half there, is no error;
-// one that is mounted is ErrConflict.
-func (p *Pool) DeleteVolume(ctx context.Context, vol Volume) error { return errUnbuilt }
-
-// Snapshot keeps vol.Live() as it is now under the name vol.Snapshot. The
-// volume may be in use: the snapshot is then what a crash at this moment would
-// leave, taken at one instant on btrfs and file by file elsewhere (freeze the
-// container to have one instant everywhere).
-func (p *Pool) Snapshot(ctx context.Context, vol Volume) error { return errUnbuilt }
-
-// Restore makes vol.Live() what it was at the snapshot. The volume must not be
-// mounted. Its other snapshots stay.
-func (p *Pool) Restore(ctx context.Context, vol Volume) error { return errUnbuilt }
-
-// VolumePresent reports whether the volume or snapshot exists.
-func (p *Pool) VolumePresent(vol Volume) bool { return false }
-
-// Volumes returns all volumes of the pool with the sorted names of their
-// snapshots.
-func (p *Pool) Volumes(ctx context.Context) (map[Volume][]string, error) { return nil, errUnbuilt }
-
-// MountVolume mounts a volume for a container with the given id map, or finds
-// it mounted, and counts one more user. A snapshot is mounted read-only. It is
-// ErrConflict while the volume is mounted with another id map.
-func (p *Pool) MountVolume(ctx context.Context, vol Volume, ids *IDMap) (Mounted, error) {
-	return Mounted{}, errUnbuilt
-}
-
-// UnmountVolume counts one user less and unmounts the volume when none is
-// left. A volume that is not mounted is no error; after a restart of the
-// daemon a mount that nobody counted is taken down.
-func (p *Pool) UnmountVolume(ctx context.Context, vol Volume) error { return errUnbuilt }
-
-// ViewVolume calls use with a read-only mount of the volume or snapshot in
-// which owners are as the container sees them (root is 0): what publishing and
-// exporting read. A volume in use is seen as a snapshot taken now.
-func (p *Pool) ViewVolume(ctx context.Context, vol Volume, use func(Mounted) error) error {
-	return errUnbuilt
-}
-
-// VolumeDir returns the directory that holds the volume's metadata.yaml and
-// templates, mounted or not.
-func (p *Pool) VolumeDir(vol Volume) (string, error) { return "", errUnbuilt }
-
-// Usage returns the space that the volume takes.
-func (p *Pool) Usage(ctx context.Context, vol Volume) (Usage, error) { return Usage{}, errUnbuilt }
-
-// SetQuota limits the volume to this many bytes; zero lifts the limit. It is
-// ErrInvalid where the pool cannot limit volumes; the error names a driver
-// that can.
-func (p *Pool) SetQuota(ctx context.Context, vol Volume, bytes int64) error { return errUnbuilt }

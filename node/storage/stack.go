@@ -1,0 +1,209 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"muster/node/storage/tree"
+	"muster/state"
+)
+
+// This file mounts chains of layers.
+
+func (d *overlayDriver) mount(ctx context.Context, path, target string, ids *IDMap, readonly bool) error {
+	c, err := readChain(path)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return d.dirDriver.mount(ctx, path, target, ids, readonly)
+	}
+	if readonly {
+		return d.mountReadOnly(c, target, ids)
+	}
+	if c.Upper != nil && !c.Upper.IDs.same(ids) {
+		// Files keep the ids they were written with. What was written under
+		// another map becomes a layer, which can be mapped; then there is
+		// nothing to change file by file and nothing that a crash could
+		// leave half done.
+		if c, err = d.turn(ctx, path, c); err != nil {
+			return err
+		}
+	}
+	return d.withLayers(c.Layers, ids, func(lowers []string) error {
+		if c.Upper == nil {
+			if err := d.addUpper(ctx, path, c, ids, lowers[0]); err != nil {
+				return err
+			}
+		}
+		work := d.pool.in(dirLayers, c.Upper.ID, "work")
+		return mountOverlay(d.pool.name, target, lowers, d.files(*c.Upper), work, flagsFor(ids))
+	})
+}
+
+// flagsFor: see bindRootFS for why devices are off.
+func flagsFor(ids *IDMap) uintptr {
+	if ids != nil {
+		return unix.MS_NODEV
+	}
+	return 0
+}
+
+// turn takes the upper directory out of use: it becomes a layer, or goes if
+// nothing was written to it.
+func (d *overlayDriver) turn(ctx context.Context, path string, c *chain) (*chain, error) {
+	blank, err := d.blank(c)
+	if err != nil {
+		return nil, err
+	}
+	if !blank {
+		return d.freeze(ctx, path, c)
+	}
+	without := &chain{Layers: c.Layers, Project: c.Project}
+	if err := writeChain(path, without); err != nil {
+		return nil, err
+	}
+	return without, d.drop(ctx, []layer{*c.Upper})
+}
+
+// addUpper gives c an upper directory whose root is like that of below, the
+// topmost layer seen through the ids of the container.
+func (d *overlayDriver) addUpper(ctx context.Context, path string, c *chain, ids *IDMap, below string) error {
+	l, err := d.newLayer(ids, c.Project)
+	if err == nil {
+		err = tree.CopyAttributes(ctx, d.files(l), below, isOverlayAttr)
+	}
+	if err == nil {
+		c.Upper = &l
+		err = writeChain(path, c)
+	}
+	if err != nil {
+		return errors.Join(err, tree.Remove(d.pool.in(dirLayers, l.ID)))
+	}
+	d.keep([]layer{l})
+	return nil
+}
+
+func (d *overlayDriver) mountReadOnly(c *chain, target string, ids *IDMap) error {
+	layers := c.all()
+	if len(layers) == 1 {
+		// An overlay has at least two directories.
+		return bindRootFS(d.pool, d.files(layers[0]), target, layers[0].IDs, ids, true)
+	}
+	return d.withLayers(layers, ids, func(lowers []string) error {
+		return mountOverlay(d.pool.name, target, lowers, "", "", flagsFor(ids)|unix.MS_RDONLY)
+	})
+}
+
+// withLayers calls use with the directories of the layers, with their files'
+// ids as the container with the given map needs them.
+func (d *overlayDriver) withLayers(layers []layer, ids *IDMap, use func(dirs []string) error) error {
+	for _, l := range layers {
+		if l.IDs.same(ids) {
+			continue
+		}
+		// One mount of the whole pool serves all layers with the same map.
+		return d.pool.mapped(l.IDs, ids, func(root string) error {
+			return d.withRest(layers, ids, map[*IDMap]string{l.IDs: root}, use)
+		})
+	}
+	return d.withRest(layers, ids, nil, use)
+}
+
+// withRest is withLayers when some maps have their mount already.
+func (d *overlayDriver) withRest(layers []layer, ids *IDMap, roots map[*IDMap]string, use func(dirs []string) error) error {
+	dirs := make([]string, len(layers))
+	for i, l := range layers {
+		dirs[i] = d.files(l)
+		if l.IDs.same(ids) {
+			continue
+		}
+		root := ""
+		for have, at := range roots {
+			if have.same(l.IDs) {
+				root = at
+			}
+		}
+		if root == "" {
+			return d.pool.mapped(l.IDs, ids, func(root string) error {
+				roots[l.IDs] = root
+				return d.withRest(layers, ids, roots, use)
+			})
+		}
+		dirs[i] = filepath.Join(root, strings.TrimPrefix(dirs[i], d.pool.root))
+	}
+	return use(dirs)
+}
+
+// mountOverlay mounts an overlay of the directories, the topmost first, with
+// upper and work if they are not empty.
+//
+// redirect_dir lets a container rename directories of its image. metacopy and
+// index stay off: the first would let a forged upper directory read files of
+// the image that are not its own, the second refuses an upper directory that a
+// dying mount still has. volatile is never used: after a power loss it leaves
+// no way to tell what was lost.
+func mountOverlay(source, target string, lowers []string, upper, work string, flags uintptr) error {
+	// Paths go in as descriptors: options have no safe way to say ":" or ","
+	// on all kernels, and are limited to a page.
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	name := func(dir string) (string, error) {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", fmt.Errorf("open %s: %w", dir, err)
+		}
+		fds = append(fds, fd)
+		return fmt.Sprintf("/proc/self/fd/%d", fd), nil
+	}
+	var lowerNames []string
+	for _, dir := range lowers {
+		n, err := name(dir)
+		if err != nil {
+			return err
+		}
+		lowerNames = append(lowerNames, n)
+	}
+	options := "lowerdir=" + strings.Join(lowerNames, ":") + ",redirect_dir=on,index=off,metacopy=off"
+	if upper != "" {
+		u, err := name(upper)
+		if err != nil {
+			return err
+		}
+		w, err := name(work)
+		if err != nil {
+			return err
+		}
+		options += ",upperdir=" + u + ",workdir=" + w
+	}
+	if len(options) >= os.Getpagesize() {
+		return state.Errorf(state.ErrConflict, "the volume has %d layers, more than can be mounted", len(lowers))
+	}
+	if err := unix.Mount(source, target, "overlay", flags, options); err != nil {
+		return fmt.Errorf("mount overlay at %s: %w", target, err)
+	}
+	return nil
+}
+
+// isOverlayAttr reports whether the attribute is overlayfs's own.
+func isOverlayAttr(name string) bool { return strings.HasPrefix(name, "trusted.overlay.") }
+
+// isVolatileAttr reports whether the attribute means something only to the
+// mount that wrote it.
+func isVolatileAttr(name string) bool {
+	switch name {
+	case "trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid", "trusted.overlay.nlink":
+		return true
+	}
+	return false
+}

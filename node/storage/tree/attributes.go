@@ -1,0 +1,117 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Xattrs returns the extended attributes of the file at path, which may be a
+// symbolic link.
+func Xattrs(path string) (map[string]string, error) {
+	names, value := make([]byte, 64<<10), make([]byte, 64<<10) // the kernel's limits
+	n, err := unix.Llistxattr(path, names)
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the attributes of %s: %w", path, err)
+	}
+	found := map[string]string{}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+		size, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("read the attribute %s of %s: %w", name, path, err)
+		}
+		found[name] = string(value[:size])
+	}
+	return found, nil
+}
+
+// CopyAttributes gives the directory dst the owner, mode, times and extended
+// attributes of the directory src, except attributes for which skip is true.
+func CopyAttributes(ctx context.Context, dst, src string, skip func(name string) bool) error {
+	from, err := openDir(unix.AT_FDCWD, src)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", src, err)
+	}
+	defer unix.Close(from)
+	to, err := openDir(unix.AT_FDCWD, dst)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", dst, err)
+	}
+	defer unix.Close(to)
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", src, err)
+	}
+	return newCopier(ctx, Options{SkipXattr: skip}).dirAttributes(from, to, &st, dst)
+}
+
+// fsxattr is struct fsxattr of linux/fs.h.
+type fsxattr struct {
+	xflags, extsize, nextents, projid, cowextsize uint32
+	_                                             [8]byte
+}
+
+const (
+	fsGetXattr         = 0x801c581f // FS_IOC_FSGETXATTR
+	fsSetXattr         = 0x401c5820 // FS_IOC_FSSETXATTR
+	projectInheritFlag = 0x200      // FS_XFLAG_PROJINHERIT
+)
+
+// SetProject puts all files and directories at path and below into the project
+// with this ID; new files in the directories will be in it too. Files of other
+// kinds take no space and are left out.
+func SetProject(path string, id uint32) error {
+	dir, err := openDir(unix.AT_FDCWD, path)
+	if err != nil {
+		return fmt.Errorf("set the project of %s: %w", path, err)
+	}
+	defer unix.Close(dir)
+	err = visit(dir, func(fd int, isDir bool) error {
+		var attr fsxattr
+		if err := ioctl(fd, fsGetXattr, unsafe.Pointer(&attr)); err != nil {
+			return err
+		}
+		attr.projid = id
+		attr.xflags &^= projectInheritFlag
+		if isDir && id != 0 {
+			attr.xflags |= projectInheritFlag
+		}
+		return ioctl(fd, fsSetXattr, unsafe.Pointer(&attr))
+	})
+	if err != nil {
+		return fmt.Errorf("set the project of %s: %w", path, err)
+	}
+	return nil
+}
+
+// Project returns the project ID of the directory at path; zero is none.
+func Project(path string) (uint32, error) {
+	dir, err := openDir(unix.AT_FDCWD, path)
+	if err != nil {
+		return 0, fmt.Errorf("read the project of %s: %w", path, err)
+	}
+	defer unix.Close(dir)
+	var attr fsxattr
+	err = ioctl(dir, fsGetXattr, unsafe.Pointer(&attr))
+	if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) {
+		return 0, nil // a file system without projects
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the project of %s: %w", path, err)
+	}
+	return attr.projid, nil
+}
+
+func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}
