@@ -162,9 +162,14 @@ func (p *Pool) inUse(slot string) bool {
 
 // UnmountVolume counts one user less and unmounts the volume when none is
 // left. A volume that is not mounted is no error; after a restart of the
-// daemon a mount that nobody counted is taken down. The id map is the one
-// given to MountVolume; only for a custom volume does it matter.
-func (p *Pool) UnmountVolume(ctx context.Context, vol Volume, ids *IDMap) error {
+// daemon a mount that nobody counted is taken down.
+func (p *Pool) UnmountVolume(ctx context.Context, vol Volume) error {
+	return p.UnmountCustom(ctx, vol, nil)
+}
+
+// UnmountCustom is UnmountVolume for a custom volume, which can be mounted with
+// several id maps at once: ids is the one given to MountVolume.
+func (p *Pool) UnmountCustom(ctx context.Context, vol Volume, ids *IDMap) error {
 	if err := cmp.Or(p.usable(), vol.check()); err != nil {
 		return err
 	}

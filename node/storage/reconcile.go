@@ -152,4 +152,3 @@ func (p *Pool) compare(ctx context.Context, known Known, report *Report) error {
 	report.Strangers = differences(have, known.Volumes)
 	return nil
 }
-

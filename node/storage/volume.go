@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-
 	"muster/node/storage/tree"
 	"muster/state"
 )
