@@ -29,7 +29,8 @@ type StreamLayer interface {
 // Forwarder hands an encoded entry to the member that coordinates.
 type Forwarder interface {
 	// Forward proposes data at the coordinator (which calls
-	// Node.ProposeEncoded) and returns the index it was committed at.
+	// Node.ProposeEncoded) and returns the index it was committed at. An
+	// error for which NotApplied holds makes the caller try again.
 	Forward(ctx context.Context, coordinator string, data []byte) (uint64, error)
 }
 

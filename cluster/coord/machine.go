@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -18,6 +19,9 @@ type machine struct {
 	// replica stands still: following only part of the log would make it
 	// differ from the others in silence.
 	broken atomic.Pointer[brokenLog]
+	// failed is closed when broken is first set.
+	failed chan struct{}
+	once   sync.Once
 }
 
 type brokenLog struct {
@@ -44,6 +48,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 	if err != nil {
 		broken := &brokenLog{entry.Index, err}
 		m.broken.Store(broken)
+		m.once.Do(func() { close(m.failed) })
 		m.log.Error("the coordination log cannot be followed", "index", entry.Index, "error", err)
 		return outcome{entry.Index, broken}
 	}

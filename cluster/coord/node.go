@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,10 +25,11 @@ type Node struct {
 	led chan struct{}
 
 	// closing ends the coordinator's loop; work counts it and the proposals
-	// in flight.
+	// in flight. Once closed, which is guarded by gate, nothing is added.
 	closing context.CancelFunc
 	work    sync.WaitGroup
-	closed  atomic.Bool
+	gate    sync.RWMutex
+	closed  bool
 	once    sync.Once
 	closeOf error
 }
@@ -51,7 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	replica := newReplica()
 	n := &Node{
 		Replica: replica, cfg: cfg, disk: disk,
-		machine: &machine{replica: replica, log: cfg.Log},
+		machine: &machine{replica: replica, log: cfg.Log, failed: make(chan struct{})},
 		led:     make(chan struct{}),
 	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by Close
@@ -75,7 +75,6 @@ func (n *Node) startRaft(ctx context.Context) error {
 	conf.ElectionTimeout = electionTimeout + time.Millisecond
 	conf.LeaderLeaseTimeout = leaseTimeout
 	conf.CommitTimeout = 20 * time.Millisecond
-	conf.BatchApplyCh = true
 	conf.MaxAppendEntries = 128
 	conf.ShutdownOnRemove = false
 	conf.SnapshotInterval = 10 * time.Second
@@ -137,6 +136,7 @@ func (n *Node) becomeReady(ctx context.Context) error {
 	if n.alone() {
 		select {
 		case <-n.led:
+		case <-n.machine.failed:
 		case <-ctx.Done():
 			return state.Errorf(state.ErrUnavailable, "the coordination log did not become ready: %w", ctx.Err())
 		}
@@ -167,10 +167,14 @@ func (n *Node) Leading() (term uint64, leading bool) {
 // Close stops the node and waits for all it started. It may be called twice.
 func (n *Node) Close() error {
 	n.once.Do(func() {
-		n.closed.Store(true)
+		n.gate.Lock()
+		n.closed = true
+		n.gate.Unlock()
 		n.closing()
-		errs := []error{n.raft.Shutdown().Error(), n.streams.close()}
+		// raft answers every proposal while it runs, and forgets some when
+		// it stops.
 		n.work.Wait()
+		errs := []error{n.raft.Shutdown().Error(), n.streams.close()}
 		if n.machine.broken.Load() == nil {
 			errs = append(errs, n.disk.markClean(n.Applied()))
 		}

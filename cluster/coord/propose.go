@@ -24,65 +24,61 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 	giveUp := time.Now().Add(leaderWait)
 	for {
 		index, err := n.ProposeEncoded(ctx, data)
-		if !errors.Is(err, errNotLeader) {
+		if err == nil || !NotApplied(err) || n.isClosed() {
 			return index, err
 		}
-		coordinator := n.leader()
-		switch {
-		case n.closed.Load():
-			return 0, errShutdown()
-		case coordinator != "" && coordinator != n.cfg.ID && n.cfg.Forward != nil:
-			index, err := n.cfg.Forward.Forward(ctx, coordinator, data)
-			if errors.Is(err, errNotLeader) {
-				break
+		if coordinator := n.leader(); coordinator != "" && coordinator != n.cfg.ID && n.cfg.Forward != nil {
+			index, err = n.cfg.Forward.Forward(ctx, coordinator, data)
+			if err == nil {
+				return index, n.WaitApplied(ctx, index)
 			}
-			if err != nil {
+			if !NotApplied(err) {
 				return 0, err
 			}
-			return index, n.WaitApplied(ctx, index)
-		case time.Now().After(giveUp):
-			return 0, state.Errorf(state.ErrUnavailable, "the cluster has no coordinator now: the change was not applied, try again later")
+		}
+		if time.Now().After(giveUp) {
+			return 0, notApplied("the cluster has no coordinator now: the change was not applied, try again later")
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
+		case <-n.machine.failed:
+			return 0, err
 		case <-ctx.Done():
-			return 0, state.Errorf(state.ErrUnavailable, "the cluster has no coordinator now (%w): the change was not applied, try again later", ctx.Err())
+			return 0, notApplied("the cluster has no coordinator now (%w): the change was not applied, try again later", ctx.Err())
 		}
 	}
 }
 
-// errNotLeader is how a member that does not coordinate answers a proposal.
-var errNotLeader = state.Errorf(state.ErrUnavailable, "this member does not coordinate: the change was not applied")
+// unapplied marks an error whose proposal certainly changed nothing.
+type unapplied struct{ error }
 
-func errShutdown() error {
-	return state.Errorf(state.ErrUnavailable, "the daemon is shutting down: the change was not applied")
+func (u unapplied) Unwrap() error { return u.error }
+
+func notApplied(format string, args ...any) error {
+	return unapplied{state.Errorf(state.ErrUnavailable, format, args...)}
 }
+
+// NotApplied reports whether an error of Propose or ProposeEncoded means that
+// nobody could take the entry, so that proposing it elsewhere or again is safe.
+// A Forwarder keeps this across the wire by answering with ErrNotApplied.
+func NotApplied(err error) bool { return errors.As(err, &unapplied{}) }
+
+// ErrNotApplied is an ErrUnavailable for which NotApplied holds.
+var ErrNotApplied = notApplied("that member does not coordinate: the change was not applied")
 
 // ProposeEncoded is Propose for an entry that another member forwarded. A member
-// that does not coordinate answers ErrUnavailable at once.
+// that does not coordinate answers ErrNotApplied at once.
 func (n *Node) ProposeEncoded(ctx context.Context, data []byte) (uint64, error) {
 	if broken := n.machine.broken.Load(); broken != nil {
-		return 0, state.Errorf(state.ErrUnavailable, "the change was not applied: %w", broken)
-	}
-	if n.closed.Load() {
-		return 0, errShutdown()
+		return 0, notApplied("the change was not applied: %w", broken)
 	}
 	if n.raft.State() != raft.Leader {
-		return 0, errNotLeader
-	}
-	type answer struct {
-		outcome outcome
-		err     error
+		return 0, ErrNotApplied
 	}
 	answers := make(chan answer, 1)
-	n.work.Go(func() {
-		future := n.raft.Apply(data, leaderWait)
-		if err := future.Error(); err != nil {
-			answers <- answer{err: err}
-			return
-		}
-		answers <- answer{outcome: future.Response().(outcome)}
-	})
+	if !n.hand(data, answers) {
+		return 0, notApplied("the daemon is shutting down: the change was not applied")
+	}
 	select {
 	case a := <-answers:
 		if a.err != nil {
@@ -97,15 +93,45 @@ func (n *Node) ProposeEncoded(ctx context.Context, data []byte) (uint64, error) 
 	}
 }
 
+type answer struct {
+	outcome outcome
+	err     error
+}
+
+// hand gives an entry to raft, whose answer comes later. It reports false when
+// the node is closed.
+func (n *Node) hand(data []byte, answers chan<- answer) bool {
+	n.gate.RLock()
+	defer n.gate.RUnlock()
+	if n.closed {
+		return false
+	}
+	n.work.Go(func() {
+		future := n.raft.Apply(data, leaderWait)
+		if err := future.Error(); err != nil {
+			answers <- answer{err: err}
+			return
+		}
+		answers <- answer{outcome: future.Response().(outcome)}
+	})
+	return true
+}
+
+func (n *Node) isClosed() bool {
+	n.gate.RLock()
+	defer n.gate.RUnlock()
+	return n.closed
+}
+
 // raftError says in our words what became of an entry.
 func (n *Node) raftError(err error) error {
 	switch {
-	case n.closed.Load() || errors.Is(err, raft.ErrRaftShutdown):
+	case errors.Is(err, raft.ErrRaftShutdown):
 		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down: it is unknown whether the change was applied")
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return errNotLeader
+		return ErrNotApplied
 	case errors.Is(err, raft.ErrEnqueueTimeout):
-		return state.Errorf(state.ErrUnavailable, "the coordination log is overloaded: the change was not applied")
+		return notApplied("the coordination log is overloaded: the change was not applied")
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
 		return state.Errorf(state.ErrUnavailable, "the coordinator changed in the middle: it is unknown whether the change was applied")
 	}

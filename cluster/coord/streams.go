@@ -2,8 +2,10 @@ package coord
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,7 +17,7 @@ import (
 // all.
 type streams struct {
 	transport raft.Transport
-	closer    func() error
+	close     func() error
 }
 
 // rpcTimeout bounds one exchange between control members.
@@ -26,30 +28,48 @@ func newStreams(ctx context.Context, id string, layer StreamLayer, log *slog.Log
 		_, transport := raft.NewInmemTransport(raft.ServerAddress(id))
 		return &streams{transport, transport.Close}
 	}
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: &wire{
-			Listener: layer.Listener(), id: id,
-			dial: func(id string, timeout time.Duration) (net.Conn, error) {
-				dialing, cancel := context.WithTimeout(ctx, timeout)
-				defer cancel()
-				return layer.Dial(dialing, id)
-			},
+	w := &wire{
+		listener: layer.Listener(), id: id, open: map[*wireConn]struct{}{},
+		dial: func(id string, timeout time.Duration) (net.Conn, error) {
+			dialing, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return layer.Dial(dialing, id)
 		},
+	}
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                  w,
 		MaxPool:                 2,
 		Timeout:                 rpcTimeout,
 		Logger:                  hclogTo(log),
 		MsgpackUseNewTimeFormat: true,
 	})
-	return &streams{transport, transport.Close}
+	return &streams{transport, func() error { return errors.Join(transport.Close(), w.Close()) }}
 }
 
-func (s *streams) close() error { return s.closer() }
-
-// wire is a raft.StreamLayer whose addresses are member IDs.
+// wire is a raft.StreamLayer whose addresses are member IDs. It knows its open
+// connections, because raft's transport leaves them open when it closes.
 type wire struct {
-	net.Listener
-	id   string
-	dial func(id string, timeout time.Duration) (net.Conn, error)
+	listener net.Listener
+	id       string
+	dial     func(id string, timeout time.Duration) (net.Conn, error)
+
+	mu     sync.Mutex
+	open   map[*wireConn]struct{} // guarded by mu
+	closed bool                   // guarded by mu
+}
+
+type wireConn struct {
+	net.Conn
+	wire *wire
+}
+
+// Accept implements net.Listener.
+func (w *wire) Accept() (net.Conn, error) {
+	conn, err := w.listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return w.keep(conn)
 }
 
 // Dial implements raft.StreamLayer.
@@ -57,7 +77,42 @@ func (w *wire) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 	if string(address) == w.id {
 		return nil, state.Errorf(state.ErrInvalid, "member %s needs no wire to itself", w.id)
 	}
-	return w.dial(string(address), timeout)
+	conn, err := w.dial(string(address), timeout)
+	if err != nil {
+		return nil, err
+	}
+	return w.keep(conn)
+}
+
+func (w *wire) keep(conn net.Conn) (net.Conn, error) {
+	kept := &wireConn{conn, w}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	w.open[kept] = struct{}{}
+	return kept, nil
+}
+
+// Close implements net.Conn.
+func (c *wireConn) Close() error {
+	c.wire.mu.Lock()
+	delete(c.wire.open, c)
+	c.wire.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// Close implements net.Listener; it closes the connections as well.
+func (w *wire) Close() error {
+	w.mu.Lock()
+	open := w.open
+	w.open, w.closed = map[*wireConn]struct{}{}, true
+	w.mu.Unlock()
+	for conn := range open {
+		_ = conn.Conn.Close() // raft's transport sees it end
+	}
+	return w.listener.Close()
 }
 
 // Addr implements net.Listener: the name others know this member by.
