@@ -1,6 +1,11 @@
 package store
 
-import "muster/state"
+import (
+	"context"
+
+	"muster/state"
+	"muster/state/store/sqlgen"
+)
 
 // AddCertificate puts a certificate into the trust store; ErrExists when its
 // fingerprint is there.
@@ -29,4 +34,85 @@ type DeleteCertificate struct {
 	Fingerprint    string
 	ExpectRevision state.Revision
 	Hint           Hint
+}
+
+func (AddCertificate) name() string { return "add-certificate" }
+
+func (c AddCertificate) apply(ctx context.Context, t *tx) error {
+	return t.addCertificate(ctx, c.Certificate, c.Hint)
+}
+
+func (t *tx) addCertificate(ctx context.Context, c state.Certificate, hint Hint) error {
+	if err := nameable("certificate", c.Fingerprint); err != nil {
+		return err
+	}
+	err := t.q.InsertCertificate(ctx, sqlgen.InsertCertificateParams{
+		Fingerprint: c.Fingerprint, Type: c.Type, Name: c.Name, Pem: c.PEM, Restricted: c.Restricted,
+		Projects: encodeList(c.Projects), Revision: t.rev(),
+	})
+	if err != nil {
+		return fresh(err, "certificate %q", c.Fingerprint)
+	}
+	t.record(KindCertificate, &c, hint, "certificate-created")
+	return nil
+}
+
+func (UpdateCertificate) name() string { return "update-certificate" }
+
+func (c UpdateCertificate) apply(ctx context.Context, t *tx) error {
+	before, err := t.certificate(ctx, c.Fingerprint, c.ExpectRevision)
+	if err != nil {
+		return err
+	}
+	after := *before
+	after.Type, after.Name, after.Restricted, after.Projects = c.Type, c.Name, c.Restricted, c.Projects
+	if c.PEM != "" && c.NewFingerprint != "" {
+		after.PEM, after.Fingerprint = c.PEM, c.NewFingerprint
+	}
+	err = t.q.UpdateCertificate(ctx, sqlgen.UpdateCertificateParams{
+		NewFingerprint: after.Fingerprint, Type: after.Type, Name: after.Name, Pem: after.PEM, Restricted: after.Restricted,
+		Projects: encodeList(after.Projects), Revision: t.rev(), Fingerprint: c.Fingerprint,
+	})
+	if err != nil {
+		return fresh(err, "certificate %q", after.Fingerprint)
+	}
+	if after.Fingerprint == before.Fingerprint {
+		t.record(KindCertificate, &after, c.Hint, "certificate-updated")
+	} else {
+		t.recordRename(KindCertificate, before, &after, c.Hint, "certificate-updated")
+	}
+	return nil
+}
+
+func (DeleteCertificate) name() string { return "delete-certificate" }
+
+func (c DeleteCertificate) apply(ctx context.Context, t *tx) error {
+	certificate, err := t.certificate(ctx, c.Fingerprint, c.ExpectRevision)
+	if err != nil {
+		return err
+	}
+	if err := t.q.DeleteCertificate(ctx, c.Fingerprint); err != nil {
+		return wrap(err, "delete certificate %q", c.Fingerprint)
+	}
+	t.recordDelete(KindCertificate, certificate, c.Hint, "certificate-deleted")
+	return nil
+}
+
+func (t *tx) certificate(ctx context.Context, fingerprint string, want state.Revision) (*state.Certificate, error) {
+	row, err := t.q.FindCertificate(ctx, fingerprint)
+	if err != nil {
+		return nil, found(err, "certificate %q", fingerprint)
+	}
+	if err := expect(want, row.Revision, "certificate %q", fingerprint); err != nil {
+		return nil, err
+	}
+	return certificateNoun(row)
+}
+
+func certificateNoun(r sqlgen.Certificate) (*state.Certificate, error) {
+	projects, err := decodeColumn[[]string](r.Projects)
+	return &state.Certificate{
+		Meta:        state.Meta{Revision: state.Revision(r.Revision)},
+		Fingerprint: r.Fingerprint, Type: r.Type, Name: r.Name, PEM: r.Pem, Restricted: r.Restricted, Projects: projects,
+	}, err
 }

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+
+	"github.com/google/uuid"
 
 	"muster/state"
 )
@@ -13,7 +16,7 @@ type Command interface {
 	// name is the command's name in an Envelope.
 	name() string
 	// apply makes the change. It may run again, so it has no effect outside tx.
-	apply(ctx context.Context, tx *tx) error
+	apply(ctx context.Context, t *tx) error
 }
 
 // Hint is what a command adds to the lifecycle event of its change. The zero
@@ -69,4 +72,118 @@ type Envelope struct {
 type Result struct {
 	// Revision is the revision at which the command's change can be seen.
 	Revision state.Revision
+	// NotLeader is the answer of ApplyEnvelope on a member that does not lead:
+	// nothing was done.
+	NotLeader bool `json:",omitempty"`
+}
+
+// seal puts a command into its envelope.
+func seal(ctx context.Context, origin Origin, command Command) (Envelope, error) {
+	e := Envelope{ID: origin.ID, Term: origin.Term, Name: command.name()}
+	if e.ID == "" {
+		// Version 7 grows with time, so that the index of outcomes grows at its end.
+		id, err := uuid.NewV7()
+		if err != nil {
+			return Envelope{}, err
+		}
+		e.ID = id.String()
+	}
+	if r, ok := ctx.Value(requestorKey{}).(Requestor); ok {
+		e.Requestor = &r
+	}
+	var err error
+	if e.Command, err = json.Marshal(command); err != nil {
+		return Envelope{}, state.Errorf(state.ErrInvalid, "command %s: %w", e.Name, err)
+	}
+	return e, nil
+}
+
+// open returns a copy of the command that shares nothing with the one sealed, so
+// that objects made of it are nobody else's.
+func (e Envelope) open() (Command, error) {
+	decode, ok := commands[e.Name]
+	if !ok {
+		return nil, state.Errorf(state.ErrInvalid, "unknown command %q: this member may run an older release", e.Name)
+	}
+	command, err := decode(e.Command)
+	if err != nil {
+		return nil, state.Errorf(state.ErrInvalid, "command %s: %w", e.Name, err)
+	}
+	return command, nil
+}
+
+// commands holds the decoder of each command by its name.
+var commands = registry(
+	decoder[bootstrap],
+	decoder[SetSettings],
+	decoder[AddMember],
+	decoder[UpdateMember],
+	decoder[RenameMember],
+	decoder[DeleteMember],
+	decoder[AddCertificate],
+	decoder[UpdateCertificate],
+	decoder[DeleteCertificate],
+	decoder[AddToken],
+	decoder[ConsumeToken],
+	decoder[DeleteToken],
+	decoder[CreateProject],
+	decoder[UpdateProject],
+	decoder[DeleteProject],
+	decoder[CreateProfile],
+	decoder[UpdateProfile],
+	decoder[RenameProfile],
+	decoder[DeleteProfile],
+	decoder[AddImage],
+	decoder[UpdateImage],
+	decoder[DeleteImage],
+	decoder[SetImageUsed],
+	decoder[AddImageMember],
+	decoder[RemoveImageMember],
+	decoder[CreateAlias],
+	decoder[UpdateAlias],
+	decoder[RenameAlias],
+	decoder[DeleteAlias],
+	decoder[CreateNetwork],
+	decoder[UpdateNetwork],
+	decoder[RenameNetwork],
+	decoder[DeleteNetwork],
+	decoder[CreatePool],
+	decoder[UpdatePool],
+	decoder[DeletePool],
+	decoder[CreateVolume],
+	decoder[UpdateVolume],
+	decoder[RenameVolume],
+	decoder[DeleteVolume],
+	decoder[CreateInstance],
+	decoder[FinishCreate],
+	decoder[UpdateInstance],
+	decoder[SetInstanceState],
+	decoder[MoveInstance],
+	decoder[RenameInstance],
+	decoder[DeleteInstance],
+	decoder[CreateSnapshot],
+	decoder[FinishSnapshot],
+	decoder[UpdateSnapshot],
+	decoder[RenameSnapshot],
+	decoder[DeleteSnapshot],
+	decoder[Begin],
+	decoder[End],
+)
+
+func registry(decoders ...func(json.RawMessage) (Command, error)) map[string]func(json.RawMessage) (Command, error) {
+	byName := make(map[string]func(json.RawMessage) (Command, error), len(decoders))
+	for _, decode := range decoders {
+		empty, err := decode(json.RawMessage("{}"))
+		if err != nil || byName[empty.name()] != nil {
+			panic(fmt.Sprintf("command %T: not decodable, or its name is taken", empty))
+		}
+		byName[empty.name()] = decode
+	}
+	return byName
+}
+
+func decoder[C Command](raw json.RawMessage) (Command, error) {
+	var command C
+	err := json.Unmarshal(raw, &command)
+	return command, err
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/hashicorp/go-memdb"
@@ -62,12 +63,7 @@ const (
 	byProfile = "profile"
 	byTarget  = "target"
 	byUUID    = "uuid"
-
-	// revisionTable holds one atRevision: the revision that the tables show.
-	revisionTable = "revision"
 )
-
-type atRevision struct{ revision state.Revision }
 
 func table[T any](id index[T], others map[string]memdb.Indexer) *memdb.TableSchema {
 	indexes := map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: id}}
@@ -81,7 +77,6 @@ func table[T any](id index[T], others map[string]memdb.Indexer) *memdb.TableSche
 // doors.
 func tables() *memdb.DBSchema {
 	schema := map[string]*memdb.TableSchema{
-		revisionTable:           table(func(*atRevision) []byte { return key() }, nil),
 		string(KindProject):     table(func(p *state.Project) []byte { return key(p.Name) }, nil),
 		string(KindMember):      table(func(m *state.Member) []byte { return key(m.Name) }, map[string]memdb.Indexer{byUUID: index[state.Member](func(m *state.Member) []byte { return key(m.ID) })}),
 		string(KindSetting):     table(func(s *state.Setting) []byte { return key(s.Member, s.Key) }, nil),
@@ -152,4 +147,26 @@ func newNoun(kind Kind) (any, error) {
 		return &state.Intent{}, nil
 	}
 	return nil, fmt.Errorf("unknown kind of object %q", kind)
+}
+
+// kinds lists every kind of object.
+var kinds = []Kind{
+	KindProject, KindMember, KindSetting, KindCertificate, KindToken, KindProfile, KindInstance, KindSnapshot,
+	KindImage, KindAlias, KindNetwork, KindPool, KindVolume, KindIntent,
+}
+
+var layout = tables()
+
+// identify returns the key that identifies an object of the kind.
+func identify(kind Kind, object any) []byte {
+	_, k, err := layout.Tables[string(kind)].Indexes[byID].Indexer.(memdb.SingleIndexer).FromObject(object)
+	if err != nil {
+		panic(err) // our indexes return none
+	}
+	return k
+}
+
+// renamed reports whether two versions of an object have different identities.
+func renamed(kind Kind, before, after any) bool {
+	return !bytes.Equal(identify(kind, before), identify(kind, after))
 }

@@ -1,6 +1,12 @@
 package store
 
-import "muster/state"
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"muster/state"
+)
 
 // The subjects of intents. A snapshot's name is "instance/snapshot", a volume's
 // "pool/type/name".
@@ -29,4 +35,105 @@ type Begin struct {
 type End struct {
 	ID   string
 	Hint Hint
+}
+
+func (Begin) name() string { return "begin" }
+
+func (c Begin) apply(ctx context.Context, t *tx) error {
+	s := subject{c.Intent.Subject, c.Intent.Project, c.Intent.Name}
+	mark, ok := busyMarks[s.kind]
+	if !ok {
+		return state.Errorf(state.ErrInvalid, "an intent cannot be about a %q", s.kind)
+	}
+	if s.kind == SubjectPool {
+		s.project = ""
+	}
+	if err := t.open(ctx, s, c.Intent, ""); err != nil {
+		return err
+	}
+	return mark(ctx, t, s, c.Intent.Kind, silent)
+}
+
+func (End) name() string { return "end" }
+
+func (c End) apply(ctx context.Context, t *tx) error {
+	intent, err := t.intent(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if err := t.closeIntent(ctx, intent); err != nil {
+		return err
+	}
+	s := subject{intent.Subject, intent.Project, intent.Name}
+	err = busyMarks[s.kind](ctx, t, s, "", c.Hint)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil // what it was about was never recorded
+	}
+	return err
+}
+
+// busyMarks show in the subject of an intent what is under way for it, nothing when
+// kind is empty, and refuse an intent that the subject is in no state for.
+var busyMarks = map[string]func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error{
+	SubjectInstance: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
+		i, err := t.instance(ctx, s.project, s.name)
+		if err != nil {
+			return err
+		}
+		if kind != "" {
+			if err := t.snapshotsIdle(ctx, i); err != nil {
+				return err
+			}
+		}
+		i.Busy = kind
+		return t.saveInstanceState(ctx, i, hint, "")
+	},
+	SubjectSnapshot: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
+		instance, name, _ := strings.Cut(s.name, "/")
+		snapshot, err := t.snapshot(ctx, s.project, instance, name)
+		if err != nil {
+			return err
+		}
+		if kind != "" {
+			if err := t.idle(ctx, instanceSubject(s.project, instance)); err != nil {
+				return err
+			}
+		}
+		snapshot.Busy = kind
+		return t.saveSnapshot(ctx, snapshot, hint, "")
+	},
+	SubjectImage: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
+		if kind != "delete" {
+			return nil // it need not be there, and shows nothing
+		}
+		return t.imageUnheld(ctx, s.project, s.name)
+	},
+	SubjectNetwork: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
+		n, err := t.network(ctx, s.project, s.name)
+		if err != nil {
+			return err
+		}
+		if kind == "delete" || kind == "rename" {
+			if err := t.networkUnused(ctx, n); err != nil {
+				return err
+			}
+		}
+		n.Busy = kind
+		return t.saveNetwork(ctx, n, n.Name, hint, "")
+	},
+	SubjectPool: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
+		p, err := t.pool(ctx, s.name)
+		if err != nil {
+			return err
+		}
+		if kind == "delete" {
+			if err := t.poolUnused(ctx, p); err != nil {
+				return err
+			}
+		}
+		p.Busy = kind
+		return t.savePool(ctx, p, hint, "")
+	},
+	// A volume shows nothing; whoever works with it asks for its intent.
+	SubjectVolume: func(context.Context, *tx, subject, string, Hint) error { return nil },
 }

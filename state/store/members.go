@@ -1,6 +1,12 @@
 package store
 
-import "muster/state"
+import (
+	"context"
+	"slices"
+
+	"muster/state"
+	"muster/state/store/sqlgen"
+)
 
 // AddMember records a member that joins; ErrExists when its name or ID is taken.
 type AddMember struct {
@@ -32,4 +38,189 @@ type RenameMember struct {
 type DeleteMember struct {
 	Name string
 	Hint Hint
+}
+
+func (AddMember) name() string { return "add-member" }
+
+func (c AddMember) apply(ctx context.Context, t *tx) error {
+	return t.addMember(ctx, c.Member, c.Hint)
+}
+
+func (t *tx) addMember(ctx context.Context, m state.Member, hint Hint) error {
+	if err := nameable("cluster member", m.Name); err != nil {
+		return err
+	}
+	if m.ID == "" {
+		return state.Errorf(state.ErrInvalid, "member %q needs an ID", m.Name)
+	}
+	m.CreatedAt = t.created(m.CreatedAt)
+	err := t.q.InsertMember(ctx, sqlgen.InsertMemberParams{
+		ID: m.ID, Name: m.Name, Address: m.Address, Architecture: m.Architecture, Description: m.Description,
+		Config: encodeConfig(m.Config), Certificate: m.Certificate, CreatedAt: m.CreatedAt, Revision: t.rev(),
+	})
+	if err != nil {
+		return fresh(err, "cluster member %q (ID %s)", m.Name, m.ID)
+	}
+	t.record(KindMember, &m, hint, "cluster-member-added")
+	return nil
+}
+
+func (UpdateMember) name() string { return "update-member" }
+
+func (c UpdateMember) apply(ctx context.Context, t *tx) error {
+	m, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	if err := expect(c.ExpectRevision, int64(m.Revision), "member %q", c.Name); err != nil {
+		return err
+	}
+	m.Address, m.Architecture, m.Description, m.Config, m.Certificate = c.Address, c.Architecture, c.Description, c.Config, c.Certificate
+	err = t.q.UpdateMember(ctx, sqlgen.UpdateMemberParams{
+		Address: m.Address, Architecture: m.Architecture, Description: m.Description, Config: encodeConfig(m.Config),
+		Certificate: m.Certificate, Revision: t.rev(), Name: m.Name,
+	})
+	if err != nil {
+		return wrap(err, "update member %q", c.Name)
+	}
+	t.record(KindMember, m, c.Hint, "cluster-member-updated")
+	return nil
+}
+
+func (RenameMember) name() string { return "rename-member" }
+
+func (c RenameMember) apply(ctx context.Context, t *tx) error {
+	if err := nameable("cluster member", c.NewName); err != nil {
+		return err
+	}
+	before, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	if c.NewName == c.Name {
+		return nil
+	}
+	settings, err := loadSettings(ctx, t.q)
+	if err != nil {
+		return err
+	}
+	// The old volumes are needed too: a volume's location is part of what it is.
+	volumes, err := loaders[KindVolume](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	if err := t.q.RenameMember(ctx, sqlgen.RenameMemberParams{NewName: c.NewName, Revision: t.rev(), Name: c.Name}); err != nil {
+		return fresh(err, "cluster member %q", c.NewName)
+	}
+	after := *before
+	after.Name = c.NewName
+	t.recordRename(KindMember, before, &after, c.Hint, "cluster-member-renamed")
+	for _, noun := range settings {
+		if s := noun.(*state.Setting); s.Member == c.Name {
+			moved := *s
+			moved.Member = c.NewName
+			t.recordRename(KindSetting, s, &moved, silent, "")
+		}
+	}
+	for _, noun := range volumes {
+		if v := noun.(*state.Volume); v.Location == c.Name {
+			moved := *v
+			moved.Location = c.NewName
+			t.recordRename(KindVolume, v, &moved, silent, "")
+		}
+	}
+	return c.mentions(ctx, t)
+}
+
+// mentions gives the objects that mention the member, by now by its new name, the
+// command's revision.
+func (c RenameMember) mentions(ctx context.Context, t *tx) error {
+	for _, touch := range []func() error{
+		func() error {
+			return t.q.TouchSettingsOfMember(ctx, sqlgen.TouchSettingsOfMemberParams{Revision: t.rev(), Member: c.NewName})
+		},
+		func() error {
+			return t.q.TouchVolumesOfMember(ctx, sqlgen.TouchVolumesOfMemberParams{Revision: t.rev(), Location: &c.NewName})
+		},
+		func() error {
+			return t.q.TouchInstancesOfMember(ctx, sqlgen.TouchInstancesOfMemberParams{Revision: t.rev(), Location: c.NewName})
+		},
+		func() error {
+			return t.q.TouchIntentsOfMember(ctx, sqlgen.TouchIntentsOfMemberParams{Revision: t.rev(), Member: c.NewName})
+		},
+		func() error {
+			return t.q.TouchImagesOfMember(ctx, sqlgen.TouchImagesOfMemberParams{Revision: t.rev(), Member: c.NewName})
+		},
+	} {
+		if err := touch(); err != nil {
+			return wrap(err, "rename member %q", c.Name)
+		}
+	}
+	for _, kind := range []Kind{KindInstance, KindIntent, KindImage} {
+		nouns, err := loaders[kind](ctx, t.q)
+		if err != nil {
+			return err
+		}
+		for _, noun := range nouns {
+			if metaOf(noun).Revision == t.revision {
+				t.record(kind, noun, silent, "")
+			}
+		}
+	}
+	return nil
+}
+
+func (DeleteMember) name() string { return "delete-member" }
+
+func (c DeleteMember) apply(ctx context.Context, t *tx) error {
+	m, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	settings, err := loadSettings(ctx, t.q)
+	if err != nil {
+		return err
+	}
+	images, err := loaders[KindImage](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range images {
+		if image := noun.(*state.Image); slices.Contains(image.Members, c.Name) {
+			if err := (RemoveImageMember{image.Project, image.Fingerprint, c.Name}).apply(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	err = t.q.DeleteMember(ctx, c.Name)
+	if isCode(err, codeForeignKey) {
+		return state.Errorf(state.ErrConflict, "member %q still has instances, volumes or work under way: move or delete them first", c.Name)
+	}
+	if err != nil {
+		return wrap(err, "delete member %q", c.Name)
+	}
+	for _, noun := range settings {
+		if s := noun.(*state.Setting); s.Member == c.Name {
+			t.recordDelete(KindSetting, s, silent, "")
+		}
+	}
+	t.recordDelete(KindMember, m, c.Hint, "cluster-member-removed")
+	return nil
+}
+
+func (t *tx) member(ctx context.Context, name string) (*state.Member, error) {
+	row, err := t.q.FindMember(ctx, name)
+	if err != nil {
+		return nil, found(err, "cluster member %q", name)
+	}
+	return memberNoun(row)
+}
+
+func memberNoun(r sqlgen.Member) (*state.Member, error) {
+	config, err := decodeColumn[state.Config](r.Config)
+	return &state.Member{
+		Meta: state.Meta{Revision: state.Revision(r.Revision)},
+		ID:   r.ID, Name: r.Name, Address: r.Address, Architecture: r.Architecture, Description: r.Description,
+		Config: config, Certificate: r.Certificate, CreatedAt: r.CreatedAt.UTC(),
+	}, err
 }

@@ -1,6 +1,13 @@
 package store
 
-import "muster/state"
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"muster/state"
+	"muster/state/store/sqlgen"
+)
 
 // SetSettings changes keys of the server configuration, all or none.
 type SetSettings struct {
@@ -14,4 +21,84 @@ type SetSettings struct {
 	ExpectRevision      state.Revision
 	ExpectLocalRevision state.Revision
 	Hint                Hint
+}
+
+func (SetSettings) name() string { return "set-settings" }
+
+func (c SetSettings) apply(ctx context.Context, t *tx) error {
+	if err := c.check(ctx, t); err != nil {
+		return err
+	}
+	// Only the first change of a command is the event; the keys are its context.
+	hint := c.Hint
+	for _, key := range slices.Sorted(maps.Keys(c.Cluster)) {
+		value := c.Cluster[key]
+		if err := t.q.SetClusterSetting(ctx, sqlgen.SetClusterSettingParams{Key: key, Value: value, Revision: t.rev()}); err != nil {
+			return wrap(err, "set %s", key)
+		}
+		t.record(KindSetting, &state.Setting{Key: key, Value: value}, hint, "config-updated")
+		hint = silent
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Local)) {
+		value := c.Local[key]
+		err := t.q.SetMemberSetting(ctx, sqlgen.SetMemberSettingParams{Member: c.Member, Key: key, Value: value, Revision: t.rev()})
+		if err != nil {
+			return wrap(err, "set %s of member %q", key, c.Member)
+		}
+		t.record(KindSetting, &state.Setting{Member: c.Member, Key: key, Value: value}, hint, "config-updated")
+		hint = silent
+	}
+	return nil
+}
+
+// check refuses settings that are nobody's, or that were made up for others.
+func (c SetSettings) check(ctx context.Context, t *tx) error {
+	if len(c.Local) > 0 {
+		if _, err := t.member(ctx, c.Member); err != nil {
+			return err
+		}
+	}
+	if c.ExpectRevision == 0 && c.ExpectLocalRevision == 0 {
+		return nil
+	}
+	settings, err := loadSettings(ctx, t.q)
+	if err != nil {
+		return err
+	}
+	var cluster, local state.Revision
+	for _, noun := range settings {
+		switch s := noun.(*state.Setting); s.Member {
+		case "":
+			cluster = max(cluster, s.Revision)
+		case c.Member:
+			local = max(local, s.Revision)
+		}
+	}
+	if err := expect(c.ExpectRevision, int64(cluster), "the configuration"); err != nil {
+		return err
+	}
+	return expect(c.ExpectLocalRevision, int64(local), "the configuration of member %q", c.Member)
+}
+
+func loadSettings(ctx context.Context, q *sqlgen.Queries) ([]any, error) {
+	cluster, err := q.ListClusterSettings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	members, err := q.ListMemberSettings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var nouns []any
+	for _, r := range cluster {
+		nouns = append(nouns, settingNoun("", r.Key, r.Value, r.Revision))
+	}
+	for _, r := range members {
+		nouns = append(nouns, settingNoun(r.Member, r.Key, r.Value, r.Revision))
+	}
+	return nouns, nil
+}
+
+func settingNoun(member, key, value string, revision int64) *state.Setting {
+	return &state.Setting{Meta: state.Meta{Revision: state.Revision(revision)}, Member: member, Key: key, Value: value}
 }

@@ -8,9 +8,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"muster/state"
@@ -39,10 +43,127 @@ type Config struct {
 // Remote reaches the store of another member; rpc/peer implements it.
 type Remote interface {
 	// Apply calls ApplyEnvelope there. An error of kind ErrUnavailable means that
-	// the outcome is unknown, unless NotApplied says otherwise.
+	// nobody can tell whether the command was applied.
 	Apply(ctx context.Context, memberID string, envelope Envelope) (Result, error)
 	// Revision calls LeaderRevision there.
 	Revision(ctx context.Context, memberID string) (state.Revision, error)
 	// Watch calls Watch there and hands on what it sends.
 	Watch(ctx context.Context, memberID string, since state.Revision, send func(Batch) error) error
+}
+
+// Store is the state plane of one member.
+type Store struct {
+	cfg    Config
+	dir    *directory
+	node   *node
+	hub    *hub
+	writer *writer
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	closing sync.Once
+	closed  error
+}
+
+// Open opens the store in cfg.Dir, and returns when this member's View shows what
+// the cluster remembers. A directory that is new becomes a cluster of one member.
+// A database that is damaged, incomplete or another member's is an error that says
+// so; ctx bounds the opening only.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Dir == "" || cfg.Member.ID == "" {
+		return nil, state.Errorf(state.ErrInvalid, "a store needs a directory and the member's ID")
+	}
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	dir, err := openDirectory(cfg.Dir, cfg.Member.ID)
+	if err != nil {
+		return nil, err
+	}
+	hub, err := newHub()
+	if err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	node, err := startNode(cfg)
+	if err != nil {
+		return nil, errors.Join(dir.damaged("the log cannot be read (%v)", err), dir.close())
+	}
+	s := &Store{cfg: cfg, dir: dir, node: node, hub: hub}
+	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), gone: make(chan struct{})}
+	// The store outlives the opening, and ends with Close.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	s.running.Go(func() { s.writer.run(running) })
+	if cfg.Remote != nil {
+		s.running.Go(func() { s.follow(running) })
+	}
+	if err := s.begin(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// begin waits for the View, and makes the cluster when there is none.
+func (s *Store) begin(ctx context.Context) error {
+	if err := s.Barrier(ctx); err != nil {
+		return err
+	}
+	if s.View().Revision() > 0 {
+		return nil
+	}
+	if s.cfg.Member.Name == "" {
+		return state.Errorf(state.ErrInvalid, "a new store needs the member's name")
+	}
+	if _, err := s.Apply(ctx, bootstrap{Member: s.cfg.Member}); err != nil {
+		return fmt.Errorf("make the cluster: %w", err)
+	}
+	return nil
+}
+
+// Close stops the store and waits for all it started. Commands that wait are
+// answered with ErrUnavailable. It may be called twice.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.stop()
+		s.running.Wait()
+		s.hub.close()
+		s.closed = errors.Join(s.node.close(), s.dir.close())
+	})
+	return s.closed
+}
+
+// Accept hands a muster/dqlite connection of another member to the node, which
+// owns it from then on.
+func (s *Store) Accept(conn net.Conn) { s.node.accept(conn) }
+
+// View returns the newest state that this member knows.
+func (s *Store) View() *View { return s.hub.view.Load() }
+
+// WaitRevision returns when this member's View shows the revision; ErrUnavailable
+// when ctx is done before.
+func (s *Store) WaitRevision(ctx context.Context, revision state.Revision) error {
+	return s.hub.wait(ctx, revision)
+}
+
+// Leader returns the ID of the member that leads the database, as far as this
+// member knows; ErrUnavailable when there is none.
+func (s *Store) Leader(ctx context.Context) (string, error) {
+	leader, err := s.node.leader(ctx)
+	if err == nil && leader == "" {
+		err = errors.New("an election is under way, or too few members can talk to each other")
+	}
+	if err != nil {
+		return "", state.Errorf(state.ErrUnavailable, "the database has no leader: %w", err)
+	}
+	return leader, nil
+}
+
+// bootstrap makes what a new cluster has.
+type bootstrap struct{ Member state.Member }
+
+func (bootstrap) name() string { return "bootstrap" }
+
+func (c bootstrap) apply(ctx context.Context, t *tx) error {
+	if err := t.createProject(ctx, state.Project{Name: state.DefaultProject, Description: "Default project"}, silent); err != nil {
+		return err
+	}
+	return t.addMember(ctx, c.Member, silent)
 }

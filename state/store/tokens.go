@@ -1,13 +1,16 @@
 package store
 
 import (
+	"context"
+	"crypto/subtle"
+	"errors"
 	"time"
 
 	"muster/state"
+	"muster/state/store/sqlgen"
 )
 
-// AddToken records a token; ErrExists when a token of that purpose and name is
-// waiting already and its name is not empty.
+// AddToken records a token; ErrExists when its ID is taken.
 type AddToken struct {
 	Token state.Token
 	Hint  Hint
@@ -15,7 +18,7 @@ type AddToken struct {
 
 // ConsumeToken uses a token up: of any number of commands for one token exactly
 // one succeeds. A token that is unknown, has another secret or has expired at Now
-// is refused with ErrForbidden, and an expired one is removed.
+// is refused with ErrForbidden.
 type ConsumeToken struct {
 	ID         string
 	SecretHash string
@@ -29,4 +32,80 @@ type ConsumeToken struct {
 type DeleteToken struct {
 	ID   string
 	Hint Hint
+}
+
+func (AddToken) name() string { return "add-token" }
+
+func (c AddToken) apply(ctx context.Context, t *tx) error {
+	k := c.Token
+	if err := nameable("token", k.ID); err != nil {
+		return err
+	}
+	k.CreatedAt = t.created(k.CreatedAt)
+	err := t.q.InsertToken(ctx, sqlgen.InsertTokenParams{
+		ID: k.ID, Purpose: k.Purpose, Name: k.Name, SecretHash: k.SecretHash, Restricted: k.Restricted, Projects: encodeList(k.Projects),
+		CreatedAt: k.CreatedAt, ExpiresAt: optional(k.ExpiresAt), Operation: k.Operation, Revision: t.rev(),
+	})
+	if err != nil {
+		return fresh(err, "token %q", k.ID)
+	}
+	t.record(KindToken, &k, c.Hint, "")
+	return nil
+}
+
+func (ConsumeToken) name() string { return "consume-token" }
+
+func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
+	token, err := t.token(ctx, c.ID)
+	if errors.Is(err, state.ErrNotFound) || err == nil && subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(c.SecretHash)) == 0 {
+		return state.Errorf(state.ErrForbidden, "the token is unknown or was used already: ask for a new one")
+	}
+	if err != nil {
+		return err
+	}
+	if !token.ExpiresAt.IsZero() && c.Now.After(token.ExpiresAt) {
+		return state.Errorf(state.ErrForbidden, "the token expired at %s: ask for a new one", token.ExpiresAt.Format(time.RFC3339))
+	}
+	if err := t.deleteToken(ctx, token, silent); err != nil {
+		return err
+	}
+	if c.Certificate != nil {
+		return t.addCertificate(ctx, *c.Certificate, c.Hint)
+	}
+	return nil
+}
+
+func (DeleteToken) name() string { return "delete-token" }
+
+func (c DeleteToken) apply(ctx context.Context, t *tx) error {
+	token, err := t.token(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return t.deleteToken(ctx, token, c.Hint)
+}
+
+func (t *tx) deleteToken(ctx context.Context, token *state.Token, hint Hint) error {
+	if err := t.q.DeleteToken(ctx, token.ID); err != nil {
+		return wrap(err, "delete token %q", token.ID)
+	}
+	t.recordDelete(KindToken, token, hint, "")
+	return nil
+}
+
+func (t *tx) token(ctx context.Context, id string) (*state.Token, error) {
+	row, err := t.q.FindToken(ctx, id)
+	if err != nil {
+		return nil, found(err, "token %q", id)
+	}
+	return tokenNoun(row)
+}
+
+func tokenNoun(r sqlgen.Token) (*state.Token, error) {
+	projects, err := decodeColumn[[]string](r.Projects)
+	return &state.Token{
+		Meta: state.Meta{Revision: state.Revision(r.Revision)},
+		ID:   r.ID, Purpose: r.Purpose, Name: r.Name, SecretHash: r.SecretHash, Restricted: r.Restricted, Projects: projects,
+		CreatedAt: r.CreatedAt.UTC(), ExpiresAt: moment(r.ExpiresAt), Operation: r.Operation,
+	}, err
 }

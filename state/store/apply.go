@@ -1,0 +1,198 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"muster/state"
+)
+
+// Apply runs a command on the leader, wherever that is, and returns when this
+// member's View shows what it did. Without a leader that can commit it answers
+// ErrUnavailable within five seconds, and says whether the command was not applied
+// or its outcome is unknown.
+func (s *Store) Apply(ctx context.Context, command Command) (Result, error) {
+	return s.ApplyAs(ctx, Origin{}, command)
+}
+
+// ApplyAs is Apply for a command that has an ID to be retried by, or that the
+// coordinator makes.
+func (s *Store) ApplyAs(ctx context.Context, origin Origin, command Command) (Result, error) {
+	envelope, err := seal(ctx, origin, command)
+	if err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	result, err := s.lead(ctx, func(leader string) (Result, error) {
+		if leader != s.node.address {
+			return s.cfg.Remote.Apply(ctx, leader, envelope)
+		}
+		return s.ApplyEnvelope(ctx, envelope)
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	return result, s.hub.wait(ctx, result.Revision)
+}
+
+// ApplyEnvelope runs a command that another member sent to this one as the leader.
+// When this member does not lead, the result says so and nothing was done. An
+// error of kind ErrUnavailable means that the outcome is unknown.
+func (s *Store) ApplyEnvelope(ctx context.Context, envelope Envelope) (Result, error) {
+	command, err := envelope.open()
+	if err != nil {
+		return Result{}, err
+	}
+	a := s.writer.do(ctx, &request{envelope: envelope, command: command})
+	return inWords(a)
+}
+
+// inWords turns the writer's signals into what callers know.
+func inWords(a answer) (Result, error) {
+	if errors.Is(a.err, errNotLeading) {
+		return Result{NotLeader: true}, nil
+	}
+	if errors.Is(a.err, errUnknown) {
+		return Result{}, state.Errorf(state.ErrUnavailable, "%w", a.err)
+	}
+	return a.result, a.err
+}
+
+// retryAfter is the pause before a leader is looked for again.
+const retryAfter = 20 * time.Millisecond
+
+// lead calls ask with the leader's ID until one answers or ctx is done. What was
+// asked may then be asked again, so it carries an ID or changes nothing.
+func (s *Store) lead(ctx context.Context, ask func(leader string) (Result, error)) (Result, error) {
+	unknown := false
+	for {
+		if leader := s.guide(ctx); leader == s.node.address || leader != "" && s.cfg.Remote != nil {
+			result, err := ask(leader)
+			switch {
+			case errors.Is(err, errClosed), err != nil && !errors.Is(err, state.ErrUnavailable):
+				return Result{}, err
+			case err != nil:
+				unknown = true
+			case !result.NotLeader:
+				return result, nil
+			}
+		}
+		select {
+		case <-time.After(retryAfter):
+			continue
+		case <-s.writer.gone:
+			return Result{}, errClosed
+		case <-ctx.Done():
+		}
+		if unknown {
+			return Result{}, state.Errorf(state.ErrUnavailable,
+				"the outcome is unknown: the database's leader took the command and fell silent; look before trying again")
+		}
+		return Result{}, state.Errorf(state.ErrUnavailable,
+			"not applied: the database has no leader that answers; try again when most of its members are up")
+	}
+}
+
+// guide returns the leader's ID, or "" when this member knows of none.
+func (s *Store) guide(ctx context.Context) string {
+	if s.writer.leading.Load() {
+		return s.node.address
+	}
+	leader, err := s.node.leader(ctx)
+	if err != nil {
+		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
+		return ""
+	}
+	return leader
+}
+
+// Barrier returns when this member's View shows everything that was acknowledged
+// anywhere before the call; ErrUnavailable when no leader answers in time.
+func (s *Store) Barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	result, err := s.lead(ctx, func(leader string) (Result, error) {
+		if leader != s.node.address {
+			revision, err := s.cfg.Remote.Revision(ctx, leader)
+			return Result{Revision: revision}, err
+		}
+		return inWords(s.writer.do(ctx, &request{barrier: true}))
+	})
+	if err != nil {
+		return err
+	}
+	return s.hub.wait(ctx, result.Revision)
+}
+
+// LeaderRevision answers the Barrier of another member: the revision of the last
+// change that was acknowledged. ErrUnavailable when this member does not lead.
+func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
+	result, err := inWords(s.writer.do(ctx, &request{barrier: true}))
+	if err == nil && result.NotLeader {
+		err = state.Errorf(state.ErrUnavailable, "%w", errNotLeading)
+	}
+	return result.Revision, err
+}
+
+// follow keeps this member's View up to date while another member leads. It
+// returns when ctx is done.
+func (s *Store) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		leader, err := s.node.leader(ctx)
+		if err == nil && leader != "" && leader != s.node.address {
+			s.followLeader(ctx, leader)
+		}
+		select {
+		case <-time.After(10 * retryAfter):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// followLeader takes the stream of one leader until it breaks off or another
+// member leads.
+func (s *Store) followLeader(ctx context.Context, leader string) {
+	ctx, cancel := context.WithCancel(ctx)
+	var guard sync.WaitGroup
+	guard.Go(func() {
+		for ctx.Err() == nil && s.guide(ctx) == leader {
+			select {
+			case <-time.After(10 * retryAfter):
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+	})
+	err := s.cfg.Remote.Watch(ctx, leader, s.View().Revision(), s.receive)
+	cancel()
+	guard.Wait()
+	s.cfg.Log.DebugContext(ctx, "the stream of changes ended", "leader_id", leader, "error", err)
+}
+
+// receive makes visible what the leader sent.
+func (s *Store) receive(batch Batch) error {
+	if !batch.Snapshot {
+		if err := s.hub.publish(batch.Records); err != nil {
+			return err
+		}
+		return s.dir.raiseMark(batch.Revision)
+	}
+	if err := s.dir.checkMark(batch.Revision); err != nil {
+		return err
+	}
+	objects := make([]object, len(batch.Records))
+	for i, record := range batch.Records {
+		noun, err := decodeNoun(record.Kind, record.After)
+		if err != nil {
+			return err
+		}
+		objects[i] = object{record.Kind, noun}
+	}
+	if err := s.hub.reset(batch.Revision, objects, nil); err != nil {
+		return err
+	}
+	return s.dir.raiseMark(batch.Revision)
+}

@@ -1,0 +1,177 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"muster/state"
+)
+
+// The consensus log forgives too much: files that are gone are a log that is
+// shorter, an empty directory is a new database. So the store keeps two files
+// of its own beside the log: whose it is, and the newest revision that was
+// acknowledged or shown here. A state that ends before that revision is refused.
+const (
+	identityFile = "member.json"
+	markFile     = "revision"
+)
+
+// identity is the content of identityFile.
+type identity struct {
+	MemberID string `json:"member_id"`
+}
+
+// directory is the store's directory.
+type directory struct {
+	path string
+	// mark is open for writing; marked, which mu guards, is what it holds.
+	mark   *os.File
+	mu     sync.Mutex
+	marked state.Revision
+}
+
+// openDirectory makes or checks the directory, before the node touches it.
+func openDirectory(path, memberID string) (*directory, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	d := &directory{path: path}
+	begun, logged, err := d.inspectLog()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(path, identityFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && begun:
+		return nil, d.damaged("%s is gone, so nobody can tell whose the database is", identityFile)
+	case errors.Is(err, fs.ErrNotExist):
+		if err := d.claim(memberID); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	default:
+		var owner identity
+		if err := json.Unmarshal(raw, &owner); err != nil || owner.MemberID == "" {
+			return nil, d.damaged("%s does not say whose the database is", identityFile)
+		}
+		if owner.MemberID != memberID {
+			return nil, state.Errorf(state.ErrInvalid, "the database in %s belongs to member %s, not to %s", path, owner.MemberID, memberID)
+		}
+	}
+	if d.mark, err = os.OpenFile(filepath.Join(path, markFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, err
+	}
+	if err := d.readMark(); err != nil {
+		return nil, errors.Join(err, d.mark.Close())
+	}
+	if d.marked > 0 && !logged {
+		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
+		return nil, errors.Join(err, d.mark.Close())
+	}
+	return d, nil
+}
+
+// claim writes down whose the directory is, for good.
+func (d *directory) claim(memberID string) error {
+	raw, err := json.Marshal(identity{MemberID: memberID})
+	if err != nil {
+		return err
+	}
+	draft := filepath.Join(d.path, identityFile+".new")
+	file, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(raw, '\n'))
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(draft, filepath.Join(d.path, identityFile))
+}
+
+// readMark reads the mark. Nothing, or less than a whole number, is what a power
+// cut may leave of a file that is never flushed, and means no more than no mark.
+func (d *directory) readMark() error {
+	raw, err := os.ReadFile(d.mark.Name())
+	if err != nil {
+		return err
+	}
+	marked, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+	if err == nil {
+		d.marked = state.Revision(marked)
+	}
+	return nil
+}
+
+// raiseMark records that the revision was acknowledged or shown. It costs a write
+// to the page cache and no flush: after a power cut the mark may be older than the
+// state, never newer, because the state is flushed first.
+func (d *directory) raiseMark(revision state.Revision) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if revision <= d.marked {
+		return nil
+	}
+	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
+		return err
+	}
+	d.marked = revision
+	return nil
+}
+
+// checkMark refuses a state that ends before what was acknowledged.
+func (d *directory) checkMark(revision state.Revision) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if revision >= d.marked {
+		return nil
+	}
+	return d.damaged("it reached revision %d, and now it ends at %d", d.marked, revision)
+}
+
+func (d *directory) close() error { return d.mark.Close() }
+
+// damaged is the error for a database that must not be used.
+func (d *directory) damaged(format string, args ...any) error {
+	return fmt.Errorf("the database in %s is damaged or incomplete: %s; restore it from a backup, or move the directory away to start empty",
+		d.path, fmt.Sprintf(format, args...))
+}
+
+// inspectLog reports whether a log was begun and whether it has content, and
+// refuses one whose newest pieces would make the node stop the process or silently
+// forget.
+func (d *directory) inspectLog() (begun, logged bool, err error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return false, false, err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		switch {
+		case strings.HasPrefix(name, "open-"):
+			logged = true
+			if err := d.inspectOpenSegment(filepath.Join(d.path, name)); err != nil {
+				return false, false, err
+			}
+		case strings.HasPrefix(name, "snapshot-"), closedSegment.MatchString(name):
+			logged = true
+		// Metadata alone is what a crash leaves in the first instant of a new log.
+		case strings.HasPrefix(name, "metadata"):
+			begun = true
+		}
+	}
+	return begun || logged, logged, nil
+}
+
+// closedSegment is the name of a part of the log: its first and last entry.
+var closedSegment = regexp.MustCompile(`^[0-9]{16}-[0-9]{16}$`)

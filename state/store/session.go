@@ -1,0 +1,279 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+
+	"muster/state"
+	"muster/state/store/sqlgen"
+)
+
+// session is the writer's connection to the local node while it leads, with the
+// counters that only the one writer moves.
+type session struct {
+	db    *sql.DB
+	conn  *sql.Conn
+	stmts *statements
+	q     *sqlgen.Queries
+
+	revision state.Revision
+	term     uint64
+	outcome  int64
+	// firstChange is the oldest position in the table of changes; firstOutcome is
+	// the like.
+	firstChange, firstOutcome int64
+}
+
+// openSession connects to the local node, which must lead, and brings the schema
+// up to date.
+func openSession(ctx context.Context, n *node) (_ *session, err error) {
+	s := &session{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.db, err = n.database(ctx); err != nil {
+		return nil, err
+	}
+	if s.conn, err = s.db.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if err = migrate(ctx, s.conn, time.Now().UTC()); err != nil {
+		return nil, err
+	}
+	s.stmts = &statements{conn: s.conn, prepared: map[string]*sql.Stmt{}}
+	s.q = sqlgen.New(s.stmts)
+
+	last, err := s.q.LastPosition(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.revision = state.Revision(last >> 16)
+	if s.firstChange, err = s.q.FirstPosition(ctx); err != nil {
+		return nil, err
+	}
+	if s.outcome, err = s.q.LastOutcome(ctx); err != nil {
+		return nil, err
+	}
+	s.firstOutcome = max(0, s.outcome-outcomeWindow)
+	term, err := s.q.Term(ctx)
+	s.term = uint64(term)
+	return s, err
+}
+
+// close lets go of the connection; the node rolls back what it had open.
+func (s *session) close() {
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	if s.db != nil {
+		_ = s.db.Close()
+	}
+}
+
+// outcomeWindow is how many outcomes of commands are remembered. A command is
+// retried within seconds, so this is far more than enough.
+const outcomeWindow = 16384
+
+// trimEvery is how far the tables of changes and outcomes may grow past their
+// windows before they are cut: cutting costs a statement.
+const trimEvery = 256
+
+// lookup returns the outcomes that are remembered of the IDs.
+func (s *session) lookup(ctx context.Context, ids []string) (map[string]sqlgen.CommandOutcome, error) {
+	// One prepared statement for each power of two is enough of them.
+	for len(ids) < 1<<bits.Len(uint(len(ids)-1)) {
+		ids = append(ids, ids[0])
+	}
+	rows, err := s.q.ListOutcomes(ctx, ids)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	known := make(map[string]sqlgen.CommandOutcome, len(rows))
+	for _, row := range rows {
+		known[row.ID] = row
+	}
+	return known, nil
+}
+
+// Rows go in by several at once; sqlc has no words for that. The database takes
+// 255 parameters at most.
+const (
+	changesAtOnce  = 64
+	outcomesAtOnce = 32
+)
+
+// saveChanges appends to the table of changes and trims it.
+func (s *session) saveChanges(ctx context.Context, saved []savedChange) error {
+	err := insertMany(ctx, s.stmts, "changes (position, body)", 2, changesAtOnce, len(saved), func(i int, args []any) []any {
+		return append(args, saved[i].position, saved[i].body)
+	})
+	if err != nil {
+		return err
+	}
+	if s.firstChange == 0 && len(saved) > 0 {
+		s.firstChange = saved[0].position
+	}
+	// Positions have gaps, so this counts revisions: the window may hold more.
+	if keep := position(s.revision, 0) - window<<16; s.firstChange < keep-trimEvery<<16 {
+		if err := s.q.TrimChanges(ctx, keep); err != nil {
+			return err
+		}
+		s.firstChange = keep
+	}
+	return nil
+}
+
+// savedChange is a row of the table of changes.
+type savedChange struct {
+	position int64
+	body     string
+}
+
+// saveOutcomes remembers what became of commands.
+func (s *session) saveOutcomes(ctx context.Context, outcomes []sqlgen.CommandOutcome) error {
+	err := insertMany(ctx, s.stmts, "command_outcomes (seq, id, revision, kind, message)", 5, outcomesAtOnce, len(outcomes), func(i int, args []any) []any {
+		s.outcome++
+		o := outcomes[i]
+		return append(args, s.outcome, o.ID, o.Revision, o.Kind, o.Message)
+	})
+	if err != nil {
+		return err
+	}
+	if keep := s.outcome - outcomeWindow; s.firstOutcome < keep-trimEvery {
+		if err := s.q.TrimOutcomes(ctx, keep); err != nil {
+			return err
+		}
+		s.firstOutcome = keep
+	}
+	return nil
+}
+
+// insertMany inserts count rows, at most most at once, in statements whose sizes
+// are powers of two, so that few need preparing. row appends the values of a row.
+func insertMany(ctx context.Context, stmts *statements, into string, columns, most, count int, row func(i int, args []any) []any) error {
+	for from := 0; from < count; {
+		size := min(most, 1<<(bits.Len(uint(count-from))-1))
+		args := make([]any, 0, size*columns)
+		for i := from; i < from+size; i++ {
+			args = row(i, args)
+		}
+		one := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
+		query := "INSERT INTO " + into + " VALUES " + strings.TrimSuffix(strings.Repeat(one+",", size), ",")
+		if _, err := stmts.ExecContext(ctx, query, args...); err != nil {
+			return err
+		}
+		from += size
+	}
+	return nil
+}
+
+// statements is a connection that prepares each statement once. It is the
+// sqlgen.DBTX of the writer.
+type statements struct {
+	conn     *sql.Conn
+	prepared map[string]*sql.Stmt
+}
+
+func (s *statements) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt, ok := s.prepared[query]; ok {
+		return stmt, nil
+	}
+	stmt, err := s.conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	s.prepared[query] = stmt
+	return stmt, nil
+}
+
+// ExecContext implements sqlgen.DBTX.
+func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	stmt, err := s.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+// PrepareContext implements sqlgen.DBTX.
+func (s *statements) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return s.stmt(ctx, query)
+}
+
+// QueryContext implements sqlgen.DBTX.
+func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	stmt, err := s.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+// QueryRowContext implements sqlgen.DBTX.
+func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	stmt, err := s.stmt(ctx, query)
+	if err != nil {
+		// A row cannot be made from an error, but the same query without
+		// preparation answers with it.
+		return s.conn.QueryRowContext(ctx, query, args...)
+	}
+	return stmt.QueryRowContext(ctx, args...)
+}
+
+// do runs statements that take no parameters and need no preparation, several in
+// one round trip.
+func (s *session) do(ctx context.Context, sql string) error {
+	_, err := s.conn.ExecContext(ctx, sql)
+	return err
+}
+
+// outcomeOf writes an error down as an outcome.
+func outcomeOf(id string, revision state.Revision, err error) sqlgen.CommandOutcome {
+	o := sqlgen.CommandOutcome{ID: id, Revision: int64(revision)}
+	if err != nil {
+		o.Kind, o.Message = internalKind, err.Error()
+		if kind := state.Kind(err); kind != nil {
+			o.Kind = kind.Error()
+		}
+	}
+	return o
+}
+
+// internalKind is the outcome of a command that failed in no way a caller may act
+// on.
+const internalKind = "internal"
+
+// outcomeAnswer reads an outcome.
+func outcomeAnswer(o sqlgen.CommandOutcome) (Result, error) {
+	if o.Kind == "" {
+		return Result{Revision: state.Revision(o.Revision)}, nil
+	}
+	for _, kind := range state.Kinds {
+		if kind.Error() == o.Kind {
+			return Result{}, state.Errorf(kind, "%s", o.Message)
+		}
+	}
+	return Result{}, errors.New(o.Message)
+}
+
+// load reads all objects from the tables.
+func (s *session) load(ctx context.Context) ([]object, error) {
+	var objects []object
+	for _, kind := range kinds {
+		nouns, err := loaders[kind](ctx, s.q)
+		if err != nil {
+			return nil, fmt.Errorf("read every %s: %w", kind, err)
+		}
+		for _, noun := range nouns {
+			objects = append(objects, object{kind, noun})
+		}
+	}
+	return objects, nil
+}

@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"muster/state"
+)
+
+// Subscribe returns a subscription to the changes after since, in the order of
+// their revisions. ErrStale means that they are no longer at hand: take a View and
+// subscribe from its Revision. ErrInvalid means that since is in the future.
+func (s *Store) Subscribe(since state.Revision) (*Subscription, error) { return s.hub.subscribe(since) }
+
+func (h *hub) subscribe(since state.Revision) (*Subscription, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if head := h.head.Load(); since > head.last {
+		return nil, state.Errorf(state.ErrInvalid, "revision %d is in the future: the newest is %d", since, head.last)
+	}
+	if since < h.oldest.last {
+		return nil, state.Errorf(state.ErrStale, "changes after revision %d are no longer at hand, only those after %d", since, h.oldest.last)
+	}
+	at := h.oldest
+	for next := at.next.Load(); next != nil && next.last <= since; next = at.next.Load() {
+		at = next
+	}
+	return &Subscription{hub: h, at: at, after: since}, nil
+}
+
+// Subscription walks the changes at its own pace: it misses none and holds nobody
+// up. It is for one goroutine, and needs no closing.
+type Subscription struct {
+	hub *hub
+	// at is the last link that was returned, after the last revision.
+	at    *link
+	after state.Revision
+}
+
+// Next waits for changes and returns those of one or more whole revisions, which
+// the caller must not write to. ErrStale means that the subscription lost its
+// place, because it was too slow or because this member's View was made anew: take
+// a View and subscribe from its Revision. ErrUnavailable means that the store is
+// closed; otherwise the error is the context's.
+func (s *Subscription) Next(ctx context.Context) ([]Change, error) {
+	for {
+		select {
+		case <-s.at.ready:
+		default:
+			select {
+			case <-s.at.ready:
+			case <-s.hub.closed:
+				return nil, errClosed
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		next := s.at.next.Load()
+		if next == lost {
+			return nil, state.Errorf(state.ErrStale, "changes after revision %d are no longer at hand", s.after)
+		}
+		changes, err := next.content()
+		if err != nil {
+			return nil, err
+		}
+		s.at = next
+		fresh := slices.IndexFunc(changes, func(c Change) bool { return c.Revision > s.after })
+		s.after = max(s.after, next.last)
+		if fresh >= 0 {
+			return changes[fresh:], nil
+		}
+	}
+}
+
+// Watch sends what another member needs to keep a View like this one's: a snapshot
+// first when since is zero or the changes after it are no longer at hand, then
+// changes as they come. It returns when ctx is done, when send fails or when the
+// store is closed.
+func (s *Store) Watch(ctx context.Context, since state.Revision, send func(Batch) error) error {
+	for {
+		subscription, err := s.Subscribe(since)
+		if since == 0 || errors.Is(err, state.ErrStale) {
+			view := s.View()
+			if subscription, err = s.Subscribe(view.Revision()); errors.Is(err, state.ErrStale) {
+				continue // the View was made anew in between
+			}
+			if err == nil {
+				err = sendSnapshot(view, send)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if err := relay(ctx, subscription, send); !errors.Is(err, state.ErrStale) {
+			return err
+		}
+		since = 0
+	}
+}
+
+func sendSnapshot(view *View, send func(Batch) error) error {
+	snapshot, err := view.batch()
+	if err != nil {
+		return err
+	}
+	return send(snapshot)
+}
+
+// relay sends what a subscription brings.
+func relay(ctx context.Context, subscription *Subscription, send func(Batch) error) error {
+	for {
+		changes, err := subscription.Next(ctx)
+		if err != nil {
+			return err
+		}
+		batch := Batch{Revision: changes[len(changes)-1].Revision, Records: make([]Record, len(changes))}
+		for i := range changes {
+			if batch.Records[i], err = changes[i].record(); err != nil {
+				return err
+			}
+		}
+		if err := send(batch); err != nil {
+			return err
+		}
+	}
+}
+
+// record encodes the change.
+func (c *Change) record() (Record, error) {
+	r := Record{
+		Revision: c.Revision, Index: c.Index, Kind: c.Kind,
+		Action: c.Action, Context: c.Context, Requestor: c.Requestor, At: c.At,
+	}
+	var err error
+	if c.After != nil {
+		if r.After, err = json.Marshal(c.After); err != nil {
+			return Record{}, fmt.Errorf("encode %s: %w", c.Kind, err)
+		}
+	}
+	// Whoever knows the object finds what it was by its identity, and needs to be
+	// told only when that changed.
+	if c.Before != nil && (c.After == nil || renamed(c.Kind, c.Before, c.After)) {
+		if r.Before, err = json.Marshal(c.Before); err != nil {
+			return Record{}, fmt.Errorf("encode %s: %w", c.Kind, err)
+		}
+	}
+	return r, nil
+}
+
+// batch returns everything in the View.
+func (v *View) batch() (Batch, error) {
+	batch := Batch{Snapshot: true, Revision: v.revision}
+	for _, kind := range kinds {
+		iterator, err := v.txn.Get(string(kind), byID)
+		if err != nil {
+			return Batch{}, err
+		}
+		for object := iterator.Next(); object != nil; object = iterator.Next() {
+			raw, err := json.Marshal(object)
+			if err != nil {
+				return Batch{}, fmt.Errorf("encode %s: %w", kind, err)
+			}
+			batch.Records = append(batch.Records, Record{Revision: metaOf(object).Revision, Kind: kind, After: raw})
+		}
+	}
+	return batch, nil
+}

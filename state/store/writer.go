@@ -1,0 +1,467 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"muster/state"
+	"muster/state/store/sqlgen"
+)
+
+// patience is how long a command may wait for a leader that can commit it.
+const patience = 5 * time.Second
+
+// groupMost is how many commands share a transaction at most: the look-up of their
+// outcomes takes as many parameters, of which the database takes 255.
+const groupMost = 128
+
+// writer runs commands against the local node while it leads, one transaction for
+// all that are waiting. It is the only writer: two would block each other.
+type writer struct {
+	node  *node
+	dir   *directory
+	hub   *hub
+	log   *slog.Logger
+	queue chan *request
+	// leading says that there is a session.
+	leading atomic.Bool
+	// gone is closed when the writer has answered its last request.
+	gone chan struct{}
+
+	// session is the writer goroutine's own.
+	session *session
+}
+
+// request is something for the writer to do.
+type request struct {
+	envelope Envelope
+	command  Command
+	// query is done instead of a command when it is not nil; barrier instead of
+	// either.
+	query   *query
+	barrier bool
+	// taken is set by the writer when it begins, or by the asker who gives up
+	// first: then nothing was done.
+	taken atomic.Bool
+	done  chan answer
+}
+
+type answer struct {
+	result Result
+	table  *Table
+	err    error
+}
+
+func (r *request) answer(result Result, err error) { r.done <- answer{result: result, err: err} }
+
+// errNotLeading means that this member does not lead, so that nothing was done.
+var errNotLeading = errors.New("this member does not lead the database")
+
+// errUnknown means that a commit was tried and nobody can tell how it ended.
+var errUnknown = errors.New("the leader fell silent")
+
+// errClosed means that the store was closed before anything was done.
+var errClosed = state.Errorf(state.ErrUnavailable, "the store is closed")
+
+// do hands a request to the writer and waits for its answer.
+func (w *writer) do(ctx context.Context, r *request) answer {
+	r.done = make(chan answer, 1)
+	select {
+	case w.queue <- r:
+	case <-ctx.Done():
+		return answer{err: errNotLeading}
+	case <-w.gone:
+		return answer{err: errClosed}
+	}
+	var otherwise error
+	select {
+	case a := <-r.done:
+		return a
+	case <-ctx.Done():
+		otherwise = errNotLeading
+	case <-w.gone:
+		otherwise = errClosed
+	}
+	if r.taken.CompareAndSwap(false, true) {
+		return answer{err: otherwise}
+	}
+	select {
+	case a := <-r.done:
+		return a
+	default:
+		return answer{err: errUnknown}
+	}
+}
+
+// run is the writer goroutine. It returns when ctx is done; what then waits is
+// answered by do.
+func (w *writer) run(ctx context.Context) {
+	defer close(w.gone)
+	defer w.drop()
+	for {
+		select {
+		case r := <-w.queue:
+			w.serve(ctx, w.drain(r))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drain returns first and what else is waiting.
+func (w *writer) drain(first *request) []*request {
+	group := []*request{first}
+	for len(group) < groupMost {
+		select {
+		case r := <-w.queue:
+			group = append(group, r)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// serve does what was asked: the commands in one transaction, then the rest.
+func (w *writer) serve(ctx context.Context, asked []*request) {
+	var commands, others []*request
+	for _, r := range asked {
+		switch {
+		case !r.taken.CompareAndSwap(false, true):
+		case r.command != nil:
+			commands = append(commands, r)
+		default:
+			others = append(others, r)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := w.lead(ctx); err != nil {
+		for _, r := range append(commands, others...) {
+			r.answer(Result{}, err)
+		}
+		return
+	}
+	if len(commands) > 0 {
+		w.commands(ctx, commands)
+	}
+	for _, r := range others {
+		// A session may have been lost since; then these are not led here either.
+		var a answer
+		switch err := w.lead(ctx); {
+		case err != nil:
+			a.err = err
+		case r.query != nil:
+			a.table, a.result.Revision, a.err = w.query(ctx, r.query)
+		default:
+			a.result.Revision, a.err = w.barrier(ctx)
+		}
+		r.done <- a
+	}
+}
+
+// lead makes sure that there is a session: that this member leads, and that its
+// View has caught up with the tables.
+func (w *writer) lead(ctx context.Context) error {
+	if w.session != nil {
+		return nil
+	}
+	leader, err := w.node.leader(ctx)
+	if err != nil || leader != w.node.address {
+		return errNotLeading
+	}
+	session, err := openSession(ctx, w.node)
+	if err != nil {
+		if isLost(err) || isBusy(err) {
+			return errNotLeading
+		}
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if err := w.catchUp(ctx, session); err != nil {
+		session.close()
+		if isLost(err) {
+			return errNotLeading
+		}
+		return err
+	}
+	w.session = session
+	w.leading.Store(true)
+	w.log.InfoContext(ctx, "leading the database", "revision", session.revision)
+	return nil
+}
+
+// catchUp brings the View to what the tables hold: by the changes it missed, or
+// from scratch.
+func (w *writer) catchUp(ctx context.Context, s *session) error {
+	if err := w.dir.checkMark(s.revision); err != nil {
+		return err
+	}
+	seen := w.hub.view.Load().revision
+	if seen == s.revision {
+		return nil
+	}
+	// Revisions are whole in the table of changes, but for the trimmed ones.
+	after := position(seen+1, 0) - 1
+	follows := seen > 0 && s.firstChange <= after+1
+	if !follows {
+		after = 0
+	}
+	rows, err := s.q.ListChangesAfter(ctx, after)
+	if err != nil {
+		return err
+	}
+	records := make([]Record, len(rows))
+	for i, row := range rows {
+		if err := json.Unmarshal([]byte(row.Body), &records[i]); err != nil {
+			return fmt.Errorf("decode the change at %d: %w", row.Position, err)
+		}
+	}
+	if follows {
+		err = w.hub.publish(records)
+	} else {
+		var objects []object
+		if objects, err = s.load(ctx); err == nil {
+			err = w.hub.reset(s.revision, objects, records)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return w.dir.raiseMark(s.revision)
+}
+
+// drop gives up the session: what was not committed is undone.
+func (w *writer) drop() {
+	w.leading.Store(false)
+	if w.session != nil {
+		w.session.close()
+		w.session = nil
+	}
+}
+
+// commands runs commands in one transaction and answers them.
+func (w *writer) commands(ctx context.Context, asked []*request) {
+	g := &group{session: w.session, revision: w.session.revision, term: w.session.term, answers: make([]answer, len(asked)), now: time.Now().UTC()}
+	err := g.run(ctx, asked)
+	if err == nil {
+		err = w.settle(ctx, g)
+	} else {
+		err = w.undone(err)
+	}
+	for i, r := range asked {
+		if err != nil {
+			g.answers[i] = answer{err: err}
+		}
+		r.done <- g.answers[i]
+	}
+}
+
+// settle commits a group and makes its changes visible.
+func (w *writer) settle(ctx context.Context, g *group) error {
+	if !g.began {
+		return nil // every command was answered before
+	}
+	if err := g.session.do(ctx, "COMMIT"); err != nil {
+		w.log.WarnContext(ctx, "commit", "error", err, "commands", len(g.answers))
+		w.drop()
+		return errUnknown
+	}
+	g.session.revision, g.session.term = g.revision, g.term
+	return w.show(ctx, g.records)
+}
+
+// show makes committed changes visible here. When that fails the session is given
+// up, so that the next one makes the View anew.
+func (w *writer) show(ctx context.Context, records []Record) error {
+	err := w.hub.publish(records)
+	if err == nil {
+		err = w.dir.raiseMark(w.session.revision)
+	}
+	if err != nil {
+		w.log.ErrorContext(ctx, "show a change", "error", err)
+		w.drop()
+	}
+	return err
+}
+
+// undone is what to answer when a transaction ended before its commit.
+func (w *writer) undone(err error) error {
+	w.drop()
+	if isLost(err) || isBusy(err) {
+		return errNotLeading
+	}
+	return err
+}
+
+// barrier returns a revision that includes all that was acknowledged before, once
+// it is certain that no other member leads.
+func (w *writer) barrier(ctx context.Context) (state.Revision, error) {
+	alone, err := w.node.alone(ctx)
+	if err != nil {
+		return 0, w.undone(err)
+	}
+	if !alone {
+		// Only a leader can commit.
+		if err := w.session.q.RaiseBarrier(ctx); err != nil {
+			return 0, w.undone(err)
+		}
+	}
+	return w.session.revision, nil
+}
+
+// isLost reports whether err means that the connection or the leadership is gone,
+// so that a transaction that was open was undone.
+func isLost(err error) bool {
+	return err != nil && !isRefusal(err) && (isAny(err, lostErrors) || isTimeout(err))
+}
+
+var lostErrors = []error{driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled}
+
+func isAny(err error, targets []error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}
+
+// group is one transaction for several commands.
+type group struct {
+	session  *session
+	now      time.Time
+	began    bool
+	revision state.Revision
+	term     uint64
+	answers  []answer
+	saved    []savedChange
+	records  []Record
+	outcomes []sqlgen.CommandOutcome
+}
+
+// run runs the commands up to the commit. Its error is for all of them.
+func (g *group) run(ctx context.Context, asked []*request) error {
+	ids := make([]string, len(asked))
+	for i, r := range asked {
+		ids[i] = r.envelope.ID
+	}
+	known, err := g.session.lookup(ctx, ids)
+	if err != nil {
+		return err
+	}
+	clean := false
+	for i, r := range asked {
+		if outcome, ok := known[r.envelope.ID]; ok {
+			g.answers[i].result, g.answers[i].err = outcomeAnswer(outcome)
+			continue
+		}
+		// A savepoint that was rolled back to is still there and as good as new.
+		switch {
+		case !g.began:
+			err = g.session.do(ctx, "BEGIN IMMEDIATE; SAVEPOINT command")
+		case !clean:
+			err = g.session.do(ctx, "RELEASE command; SAVEPOINT command")
+		}
+		if err != nil {
+			return err
+		}
+		g.began = true
+		if clean, err = g.command(ctx, r); err != nil {
+			return err
+		}
+		outcome := g.outcomes[len(g.outcomes)-1]
+		if known == nil {
+			known = map[string]sqlgen.CommandOutcome{}
+		}
+		known[outcome.ID] = outcome // should the same command be here twice
+		g.answers[i].result, g.answers[i].err = outcomeAnswer(outcome)
+	}
+	if !g.began {
+		return nil
+	}
+	if g.term > g.session.term {
+		if err := g.session.q.SetTerm(ctx, int64(g.term)); err != nil {
+			return err
+		}
+	}
+	if err := g.session.saveChanges(ctx, g.saved); err != nil {
+		return err
+	}
+	return g.session.saveOutcomes(ctx, g.outcomes)
+}
+
+// command runs one command and notes its outcome. It reports whether it left
+// nothing behind; its error is for the whole group.
+func (g *group) command(ctx context.Context, r *request) (clean bool, err error) {
+	t := &tx{q: g.session.q, now: g.now, revision: g.revision + 1, requestor: r.envelope.Requestor}
+	var saved []savedChange
+	var records []Record
+	if err = g.fence(r.envelope.Term); err == nil {
+		if err = r.command.apply(ctx, t); err == nil {
+			saved, records, err = t.finish()
+		}
+	}
+	if err != nil {
+		if isLost(err) || isBusy(err) {
+			return false, err
+		}
+		if rollback := g.session.do(ctx, "ROLLBACK TO command"); rollback != nil {
+			return false, cmp.Or(rollback, err)
+		}
+		g.outcomes = append(g.outcomes, outcomeOf(r.envelope.ID, g.revision, err))
+		return true, nil
+	}
+	if len(saved) > 0 {
+		g.revision++
+		g.saved = append(g.saved, saved...)
+		g.records = append(g.records, records...)
+	}
+	g.outcomes = append(g.outcomes, outcomeOf(r.envelope.ID, g.revision, nil))
+	return false, nil
+}
+
+// fence refuses a coordinator that is no longer one.
+func (g *group) fence(term uint64) error {
+	if term == 0 {
+		return nil
+	}
+	if term < g.term {
+		return state.Errorf(state.ErrConflict, "the coordinator of term %d has been replaced: the newest term is %d", term, g.term)
+	}
+	g.term = term
+	return nil
+}
+
+// finish encodes the changes of a command.
+func (t *tx) finish() ([]savedChange, []Record, error) {
+	if len(t.drafts) > indexMax {
+		return nil, nil, state.Errorf(state.ErrInvalid, "one command can change %d objects at most, not %d", indexMax, len(t.drafts))
+	}
+	saved := make([]savedChange, len(t.drafts))
+	records := make([]Record, len(t.drafts))
+	for i := range t.drafts {
+		raw, err := json.Marshal(&t.drafts[i])
+		if err != nil {
+			return nil, nil, fmt.Errorf("encode a change: %w", err)
+		}
+		if err := json.Unmarshal(raw, &records[i]); err != nil {
+			return nil, nil, fmt.Errorf("decode a change: %w", err)
+		}
+		saved[i] = savedChange{position: position(t.revision, i), body: string(raw)}
+	}
+	return saved, records, nil
+}
