@@ -22,8 +22,8 @@ type Proxy struct {
 
 // Endpoint is an address to listen on or connect to.
 type Endpoint struct {
-	// Network is "tcp", "udp" or "unix".
+	// Network is "tcp" or "unix".
 	Network string
-	// Address is host:port, or a path ("@name" for an abstract socket).
+	// Address is an IP address and a port, or a path ("@name" for an abstract socket).
 	Address string
 }

@@ -1,0 +1,313 @@
+package lxc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"muster/node/runtime"
+	"muster/node/runtime/lxc/wire"
+	"muster/state"
+)
+
+// monitorGrace is how long a monitor may take to clean up after its container
+// before it is killed and the rest is done for it.
+const monitorGrace = 10 * time.Second
+
+// Stop implements runtime.Runtime.
+func (r *Runtime) Stop(ctx context.Context, id string, how runtime.Stop) error {
+	c, err := r.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if !how.Force {
+		// Not under the lock: who runs out of patience may force it meanwhile.
+		if err := r.shutDown(ctx, c, wire.GoalStop, how.Timeout); err != nil {
+			return err
+		}
+	}
+	defer r.locks.lock(id)()
+	return r.kill(ctx, id)
+}
+
+// kill ends whatever of a container there is and cleans up after it. The caller
+// holds its lock.
+func (r *Runtime) kill(ctx context.Context, id string) error {
+	for {
+		c, between, err := r.look(id)
+		if err != nil {
+			return err
+		}
+		if c == nil && !between {
+			return r.cleanup(ctx, id)
+		}
+		if err := r.killOnce(ctx, id, c); err != nil {
+			return err
+		}
+	}
+}
+
+// killOnce kills init, if there is one, and waits until the monitor has gone, or
+// until another init is there: a reboot can come in between.
+func (r *Runtime) killOnce(ctx context.Context, id string, c *container) error {
+	if c == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pollEvery):
+			return nil
+		}
+	}
+	defer c.close()
+	if err := r.setGoal(id, wire.GoalKill); err != nil {
+		return err
+	}
+	if err := c.init.signal(unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill container %s: %w", id, err)
+	}
+	// What is frozen does not even die.
+	if err := r.thaw(ctx, id); err != nil {
+		return err
+	}
+	if err := c.init.wait(ctx); err != nil {
+		return err
+	}
+	if c.monitor == nil || c.monitor.waitFor(ctx, monitorGrace) {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.log.Warn("the monitor of a container did not end with it and is killed", "container", id, "pid", c.monitor.pid)
+	return c.monitor.signal(unix.SIGKILL)
+}
+
+func (r *Runtime) setGoal(id, goal string) error {
+	return putFile(filepath.Join(r.run(id), wire.Goal), []byte(goal), 0o600)
+}
+
+// dropGoal forgets a goal that was not reached.
+func (r *Runtime) dropGoal(id, goal string) {
+	path := filepath.Join(r.run(id), wire.Goal)
+	if text, err := os.ReadFile(path); err == nil && string(text) == goal {
+		_ = os.Remove(path)
+	}
+}
+
+// shutDown asks init to halt and waits until it has.
+func (r *Runtime) shutDown(ctx context.Context, c *container, goal string, timeout time.Duration) error {
+	err := func() error {
+		defer r.locks.lock(c.id)()
+		if err := r.setGoal(c.id, goal); err != nil {
+			return err
+		}
+		if err := r.thaw(ctx, c.id); err != nil {
+			return err
+		}
+		return c.init.signal(r.haltSignal(c))
+	}()
+	if err != nil {
+		return err
+	}
+	wait := ctx
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	if err := r.waitHalted(wait, c); err != nil {
+		r.dropGoal(c.id, goal)
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			return state.Errorf(state.ErrUnavailable, "container %s did not shut down within %s; it still runs, force would stop it", c.id, timeout)
+		}
+		return err
+	}
+	if c.monitor != nil && goal == wire.GoalStop && !c.monitor.waitFor(ctx, monitorGrace) {
+		return cmp.Or(ctx.Err(), c.monitor.signal(unix.SIGKILL))
+	}
+	return nil
+}
+
+// busybox is the program name of an init that sleeps for seconds when it halts.
+const busybox = "busybox"
+
+// haltSignals ask an init to halt, by its program: systemd(1), "SIGNALS"; busybox
+// init handles SIGUSR2. Others follow the convention of a power failure.
+var haltSignals = map[string]string{"systemd": "SIGRTMIN+3", busybox: "SIGUSR2"}
+
+// haltSignal is what asks this container's init to halt.
+func (r *Runtime) haltSignal(c *container) unix.Signal {
+	name := "SIGPWR"
+	if known, ok := haltSignals[initProgram(c.init.pid)]; ok {
+		name = known
+	}
+	if spec, err := r.readSpec(c.id); err == nil && spec.Signals.Halt != "" {
+		name = spec.Signals.Halt
+	}
+	if signal, ok := signalNumber(name); ok {
+		return signal
+	}
+	return unix.SIGPWR
+}
+
+// realtimeMin is SIGRTMIN as programs see it: glibc and musl keep the kernel's
+// first ones (32 …) to themselves (signal(7)).
+const realtimeMin = 34
+
+// signalNumber reads "SIGPWR", "SIGRTMIN+3".
+func signalNumber(name string) (unix.Signal, bool) {
+	if offset, ok := strings.CutPrefix(name, "SIGRTMIN"); ok {
+		n, err := strconv.Atoi("0" + strings.TrimPrefix(offset, "+"))
+		return unix.Signal(realtimeMin + n), err == nil && n <= 30
+	}
+	signal := unix.SignalNum(name)
+	return signal, signal != 0
+}
+
+// waitHalted waits until init has ended. busybox init sleeps twice for a second
+// on its way, once it has ended all other processes; that wait is for nothing
+// here, so it is cut short.
+func (r *Runtime) waitHalted(ctx context.Context, c *container) error {
+	if initProgram(c.init.pid) != busybox {
+		return c.init.wait(ctx)
+	}
+	for idle := 0; !c.init.waitFor(ctx, 5*time.Millisecond); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !r.onlyInitSleeps(c) {
+			idle = 0
+			continue
+		}
+		if idle++; idle >= 3 {
+			if err := c.init.signal(unix.SIGKILL); err != nil {
+				return err
+			}
+			return c.init.wait(ctx)
+		}
+	}
+	return nil
+}
+
+// onlyInitSleeps says whether nothing is left of a container but an init that
+// sleeps for a time. Having been told to halt, busybox init does that only after
+// its shutdown actions; otherwise it waits for signals.
+func (r *Runtime) onlyInitSleeps(c *container) bool {
+	pids, err := r.group(c.id).Processes()
+	if err != nil || !slices.Equal(pids, []int{c.init.pid}) {
+		return false
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", c.init.pid))
+	if err != nil {
+		return false
+	}
+	call, _, _ := strings.Cut(string(text), " ")
+	return call == strconv.Itoa(unix.SYS_NANOSLEEP) || call == strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP)
+}
+
+// Restart implements runtime.Runtime.
+func (r *Runtime) Restart(ctx context.Context, id string, how runtime.Stop) (runtime.Info, error) {
+	c, err := r.find(ctx, id)
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	defer c.close()
+	spec, err := r.readSpec(id)
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	if c.monitor == nil {
+		// Nobody is left to start it again.
+		if err := r.Stop(ctx, id, how); err != nil {
+			return runtime.Info{}, err
+		}
+		return r.Start(ctx, spec)
+	}
+	if how.Force {
+		err = r.killToRestart(ctx, c)
+	} else {
+		err = r.shutDown(ctx, c, wire.GoalRestart, how.Timeout)
+	}
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	next, err := r.find(ctx, id)
+	if errors.Is(err, state.ErrNotFound) {
+		return runtime.Info{}, state.Errorf(state.ErrConflict, "start container %s again: %s", id, r.lastWords(id))
+	}
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	defer next.close()
+	if err := r.settleNICs(spec); err != nil {
+		return runtime.Info{}, err
+	}
+	return r.info(next), nil
+}
+
+// killToRestart kills init in a way that makes the monitor start it again.
+func (r *Runtime) killToRestart(ctx context.Context, c *container) error {
+	defer r.locks.lock(c.id)()
+	if err := r.setGoal(c.id, wire.GoalRestart); err != nil {
+		return err
+	}
+	if err := c.init.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	if err := r.thaw(ctx, c.id); err != nil {
+		return err
+	}
+	return c.init.wait(ctx)
+}
+
+// Freeze implements runtime.Runtime.
+func (r *Runtime) Freeze(ctx context.Context, id string) error {
+	return r.setFrozen(ctx, id, true)
+}
+
+// Unfreeze implements runtime.Runtime.
+func (r *Runtime) Unfreeze(ctx context.Context, id string) error {
+	return r.setFrozen(ctx, id, false)
+}
+
+func (r *Runtime) setFrozen(ctx context.Context, id string, freeze bool) error {
+	defer r.locks.lock(id)()
+	c, err := r.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := r.group(id).Freeze(ctx, freeze); err != nil {
+		if freeze {
+			// Half a freeze would look like a hang.
+			err = errors.Join(err, r.group(id).Freeze(context.WithoutCancel(ctx), false))
+		}
+		return fmt.Errorf("freeze or unfreeze container %s: %w", id, err)
+	}
+	return nil
+}
+
+// thaw unfreezes a container if it is frozen. One whose groups are gone is not.
+func (r *Runtime) thaw(ctx context.Context, id string) error {
+	frozen, err := r.group(id).Frozen()
+	if errors.Is(err, os.ErrNotExist) || err == nil && !frozen {
+		return nil
+	}
+	if err == nil {
+		err = r.group(id).Freeze(ctx, false)
+	}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
