@@ -61,11 +61,10 @@ type Config struct {
 
 // Server answers the REST API. It is safe for concurrent use.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	routes []route
-	mux    *http.ServeMux
-	cross  *http.CrossOriginProtection
+	cfg   Config
+	log   *slog.Logger
+	mux   *http.ServeMux
+	cross *http.CrossOriginProtection
 }
 
 // New checks cfg and builds the route table. It starts nothing.
@@ -79,11 +78,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Barrier == nil {
 		cfg.Barrier = func(context.Context) error { return nil }
 	}
-	s := &Server{
-		cfg: cfg, log: cfg.Log, routes: table(cfg), mux: http.NewServeMux(),
-		cross: http.NewCrossOriginProtection(),
-	}
-	for _, r := range s.routes {
+	return serving(cfg, table(cfg))
+}
+
+// serving returns a server of the given routes.
+func serving(cfg Config, routes []route) (*Server, error) {
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection()}
+	for _, r := range routes {
 		if err := r.check(); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	pathpkg "path"
@@ -140,12 +141,32 @@ func (s *Server) bounded(rt route, w http.ResponseWriter, r *http.Request) (boun
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
 	deadline, _ := ctx.Deadline()
-	// Without it a client that stops sending in the middle of its body would
-	// hold the handler for ever. A recorder in a test has no deadline to set.
-	_ = http.NewResponseController(w).SetReadDeadline(deadline)
 	r = r.WithContext(ctx)
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), control: http.NewResponseController(w), deadline: deadline}
 	return r, cancel
+}
+
+// timedBody is a body that must have arrived by the deadline: a client that stops
+// in the middle of it would hold the handler for ever. The deadline stands only
+// while the body is read, because afterwards net/http takes one that passes for
+// the end of the whole connection.
+type timedBody struct {
+	io.ReadCloser
+	control  *http.ResponseController
+	deadline time.Time
+	timed    bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	if !b.timed {
+		b.timed = true
+		_ = b.control.SetReadDeadline(b.deadline) // not every transport has one
+	}
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // handled runs the handler. A View that is behind must not say that a thing does
