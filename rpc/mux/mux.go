@@ -7,9 +7,10 @@
 package mux
 
 import (
-	"context"
+	"container/list"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"muster/cluster/pki"
@@ -47,7 +48,20 @@ type Config struct {
 
 // Mux owns the port. Its methods may be called from any goroutine.
 type Mux struct {
-	cfg Config
+	cfg       Config
+	listeners map[string]*listener // by protocol; "" is REST
+
+	// moving is held by the one SetAddress or Close at work.
+	moving chan struct{}
+
+	mu     sync.Mutex
+	port   net.Listener       // guarded by mu; nil while the port is closed
+	conns  map[*conn]struct{} // guarded by mu
+	queue  list.List          // guarded by mu: conns not handed over yet, oldest first
+	closed bool               // guarded by mu
+
+	// work counts the accept loops and the handshakes.
+	work sync.WaitGroup
 }
 
 // New checks the configuration and returns a Mux that listens nowhere yet.
@@ -55,63 +69,109 @@ func New(cfg Config) (*Mux, error) {
 	if cfg.Identity == nil {
 		return nil, state.Errorf(state.ErrInvalid, "mux needs the member's identity")
 	}
-	return &Mux{cfg: cfg}, nil
+	if cfg.HandshakeTimeout == 0 {
+		cfg.HandshakeTimeout = 10 * time.Second
+	}
+	if cfg.MaxHandshakes == 0 {
+		cfg.MaxHandshakes = 512
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Mux{
+		cfg: cfg, listeners: map[string]*listener{}, moving: make(chan struct{}, 1), conns: map[*conn]struct{}{},
+	}
+	for _, protocol := range append([]string{rest}, memberProtocols...) {
+		m.listeners[protocol] = &listener{mux: m, protocol: protocol, conns: make(chan net.Conn), closed: make(chan struct{})}
+	}
+	return m, nil
 }
 
-// SetAddress moves the port to address ("host:port", "host", ":port", or "" to
-// close it). The new address is bound before the old one is closed, and
-// connections made through the old one live on. When binding fails the old
-// address stays in use; the error is of kind state.ErrInvalid (no address at
-// all) or state.ErrConflict (taken, or not this machine's).
-func (m *Mux) SetAddress(ctx context.Context, address string) error {
-	return state.Errorf(state.ErrUnavailable, "being built")
-}
+// rest stands for REST among the protocols.
+const rest = ""
 
-// Address returns the address the port is bound to, with its real port, or ""
-// while it is closed.
-func (m *Mux) Address() string { return "" }
+var memberProtocols = []string{GRPC, Dqlite, Raft, Gossip}
 
 // REST returns the listener of REST clients. Its connections are *tls.Conn
 // with the handshake done, so an http.Server given to it speaks h2 and
 // HTTP/1.1 and sees Request.TLS. Closing it refuses REST connections from then
 // on.
-func (m *Mux) REST() net.Listener { return nil }
+func (m *Mux) REST() net.Listener { return m.listeners[rest] }
 
 // Listener returns the listener of one of the protocols between members. Its
 // connections are *tls.Conn with the handshake done; MemberOf tells whose. While
-// nobody accepts, connections wait for HandshakeTimeout and are then closed.
-func (m *Mux) Listener(protocol string) net.Listener { return nil }
-
-// Dial connects to the given protocol of a member at address. The peer must
-// show a certificate signed by our authority and naming member; an empty member
-// accepts any. The connection is a *tls.Conn and is cut by CutMember like an
-// accepted one. Errors are of kind state.ErrUnavailable, or state.ErrForbidden
-// when the peer is not who it should be.
-func (m *Mux) Dial(ctx context.Context, member, address, protocol string) (net.Conn, error) {
-	return nil, state.Errorf(state.ErrUnavailable, "being built")
+// nobody accepts, connections wait for HandshakeTimeout and are then closed. An
+// unknown protocol is a mistake of the caller's and panics.
+func (m *Mux) Listener(protocol string) net.Listener {
+	l, known := m.listeners[protocol]
+	if !known || protocol == rest {
+		panic("mux: no protocol " + protocol)
+	}
+	return l
 }
-
-// CutClient closes at once every REST connection made with the client
-// certificate of that fingerprint, open streams included, and returns how many
-// there were. Remove the certificate from the trust store first: then no
-// connection can slip through between the two.
-func (m *Mux) CutClient(fingerprint string) int { return 0 }
-
-// CutMember closes at once every connection from and to the member, and returns
-// how many there were. Make Admit refuse the member first.
-func (m *Mux) CutMember(id string) int { return 0 }
-
-// MemberOf returns the ID of the member at the other end of a connection that
-// came from Listener or Dial, or "" for any other connection.
-func MemberOf(conn net.Conn) string { return "" }
 
 // Close closes the port and every connection, and waits until all that the Mux
 // started has ended. It may be called twice.
-func (m *Mux) Close() error { return nil }
+func (m *Mux) Close() error {
+	m.moving <- struct{}{}
+	defer func() { <-m.moving }()
+	m.mu.Lock()
+	m.closed = true
+	port := m.port
+	m.port = nil
+	open := m.conns
+	m.conns = map[*conn]struct{}{}
+	m.mu.Unlock()
+	var err error
+	if port != nil {
+		err = port.Close()
+	}
+	for c := range open {
+		_ = c.Close() // its reader sees it end
+	}
+	for _, l := range m.listeners {
+		_ = l.Close() // never fails
+	}
+	m.work.Wait()
+	return err
+}
 
-// ParseAddress completes an address as users write it to host:port: the port
-// is DefaultPort when omitted, and no host means every address of the machine
-// ("[::]"). The error is of kind state.ErrInvalid.
-func ParseAddress(address string) (string, error) {
-	return "", state.Errorf(state.ErrInvalid, "being built")
+// listener hands over the connections of one protocol.
+type listener struct {
+	mux      *Mux
+	protocol string
+	conns    chan net.Conn
+	closed   chan struct{}
+	once     sync.Once
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case <-l.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements net.Listener: the address of the port as it is now.
+func (l *listener) Addr() net.Addr {
+	l.mux.mu.Lock()
+	defer l.mux.mu.Unlock()
+	if l.mux.port == nil {
+		return &net.TCPAddr{}
+	}
+	return l.mux.port.Addr()
 }
