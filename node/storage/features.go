@@ -60,9 +60,11 @@ func (p *Pool) probe(ctx context.Context) (features Features, err error) {
 		return features, nil
 	}
 	features.OverlayIDMap, err = attempt(func() error {
-		return p.mapped(nil, ids, func(root string) error {
-			return overlay(filepath.Join(root, strings.TrimPrefix(lower, p.root)))
-		})
+		mapped, done, err := p.mapped(lower, nil, ids)
+		if err != nil {
+			return err
+		}
+		return errors.Join(overlay(mapped), done())
 	})
 	return features, err
 }

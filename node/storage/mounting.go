@@ -7,12 +7,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"muster/node/storage/mount"
 	"muster/state"
@@ -345,31 +342,4 @@ func (p *Pool) viewLocked(ctx context.Context, vol Volume, use func(Mounted) err
 		view.Dir = content
 	}
 	return use(view)
-}
-
-// mapped calls use with a mount of the whole pool on which ids written under
-// the map disk appear to suit a container with the map shown. It is gone when
-// mapped returns; overlay keeps what it needs of it.
-func (p *Pool) mapped(disk, shown *IDMap, use func(root string) error) (err error) {
-	ns, err := p.ns.For(translate(disk.uids(), shown.uids()), translate(disk.gids(), shown.gids()))
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	at, err := os.MkdirTemp(p.in(dirIDMaps), "")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(at)) }()
-	if err := mount.Bind(p.root, at, ns, mount.Flags{}); err != nil {
-		return err
-	}
-	defer func() {
-		// Detached, because the overlay mounted from it keeps it busy; the
-		// name is free at once.
-		if e := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); e != nil {
-			err = errors.Join(err, fmt.Errorf("detach %s: %w", at, e))
-		}
-	}()
-	return use(at)
 }

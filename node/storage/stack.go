@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ func (d *overlayDriver) mount(ctx context.Context, path, target string, ids *IDM
 	}
 	return d.withLayers(c.Layers, ids, func(lowers []string) error {
 		if c.Upper == nil {
-			if err := d.addUpper(ctx, path, c, ids, lowers[0]); err != nil {
+			if err := d.addUpper(path, c, ids, lowers[0]); err != nil {
 				return err
 			}
 		}
@@ -74,10 +73,10 @@ func (d *overlayDriver) turn(ctx context.Context, path string, c *chain) (*chain
 
 // addUpper gives c an upper directory whose root is like that of below, the
 // topmost layer seen through the ids of the container.
-func (d *overlayDriver) addUpper(ctx context.Context, path string, c *chain, ids *IDMap, below string) error {
+func (d *overlayDriver) addUpper(path string, c *chain, ids *IDMap, below string) error {
 	l, err := d.newLayer(ids, c.Project)
 	if err == nil {
-		err = tree.CopyAttributes(ctx, d.files(l), below, isOverlayAttr)
+		err = tree.CopyAttributes(d.files(l), below, isOverlayAttr)
 	}
 	if err == nil {
 		c.Upper = &l
@@ -103,42 +102,44 @@ func (d *overlayDriver) mountReadOnly(c *chain, target string, ids *IDMap) error
 
 // withLayers calls use with the directories of the layers, with their files'
 // ids as the container with the given map needs them.
-func (d *overlayDriver) withLayers(layers []layer, ids *IDMap, use func(dirs []string) error) error {
-	for _, l := range layers {
-		if l.IDs.same(ids) {
-			continue
-		}
-		// One mount of the whole pool serves all layers with the same map.
-		return d.pool.mapped(l.IDs, ids, func(root string) error {
-			return d.withRest(layers, ids, map[*IDMap]string{l.IDs: root}, use)
-		})
-	}
-	return d.withRest(layers, ids, nil, use)
-}
-
-// withRest is withLayers when some maps have their mount already.
-func (d *overlayDriver) withRest(layers []layer, ids *IDMap, roots map[*IDMap]string, use func(dirs []string) error) error {
+func (d *overlayDriver) withLayers(layers []layer, ids *IDMap, use func(dirs []string) error) (err error) {
 	dirs := make([]string, len(layers))
 	for i, l := range layers {
 		dirs[i] = d.files(l)
 		if l.IDs.same(ids) {
 			continue
 		}
-		root := ""
-		for have, at := range roots {
-			if have.same(l.IDs) {
-				root = at
-			}
+		at, done, failed := d.pool.mapped(dirs[i], l.IDs, ids)
+		if failed != nil {
+			return failed
 		}
-		if root == "" {
-			return d.pool.mapped(l.IDs, ids, func(root string) error {
-				roots[l.IDs] = root
-				return d.withRest(layers, ids, roots, use)
-			})
-		}
-		dirs[i] = filepath.Join(root, strings.TrimPrefix(dirs[i], d.pool.root))
+		defer func() { err = errors.Join(err, done()) }()
+		dirs[i] = at
 	}
 	return use(dirs)
+}
+
+// mapped mounts a directory so that ids written under the map disk suit a
+// container with the map shown. An overlay keeps what it needs of the mount, so
+// done, which takes it down, is called as soon as there is one.
+//
+// It is the directory itself that is mounted, not the pool: not even root can
+// pass a directory whose owner has no id in the map.
+func (p *Pool) mapped(dir string, disk, shown *IDMap) (at string, done func() error, err error) {
+	if at, err = os.MkdirTemp(p.in(dirIDMaps), ""); err != nil {
+		return "", nil, err
+	}
+	if err := bindRootFS(p, dir, at, disk, shown, false); err != nil {
+		return "", nil, errors.Join(err, os.Remove(at))
+	}
+	return at, func() error {
+		// Detached, because the overlay mounted from it keeps it busy; the
+		// name is free at once.
+		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("detach %s: %w", at, err)
+		}
+		return os.Remove(at)
+	}, nil
 }
 
 // mountOverlay mounts an overlay of the directories, the topmost first, with

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,22 +33,35 @@ func Xattrs(path string) (map[string]string, error) {
 
 // CopyAttributes gives the directory dst the owner, mode, times and extended
 // attributes of the directory src, except attributes for which skip is true.
-func CopyAttributes(ctx context.Context, dst, src string, skip func(name string) bool) error {
-	from, err := openDir(unix.AT_FDCWD, src)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", src, err)
+func CopyAttributes(dst, src string, skip func(name string) bool) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(src, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", src, err)
 	}
-	defer unix.Close(from)
 	to, err := openDir(unix.AT_FDCWD, dst)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dst, err)
 	}
 	defer unix.Close(to)
-	var st unix.Stat_t
-	if err := unix.Fstat(from, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", src, err)
+	attrs, err := Xattrs(src)
+	if err != nil {
+		return err
 	}
-	return newCopier(ctx, Options{SkipXattr: skip}).dirAttributes(from, to, &st, dst)
+	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("give %s its owner: %w", dst, err)
+	}
+	for name, value := range attrs {
+		if skip(name) {
+			continue
+		}
+		if err := unix.Fsetxattr(to, name, []byte(value), 0); err != nil {
+			return fmt.Errorf("give %s its attribute %s: %w", dst, name, err)
+		}
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("give %s its mode: %w", dst, err)
+	}
+	return spot{fd: to}.setTimes(&st, dst)
 }
 
 // fsxattr is struct fsxattr of linux/fs.h.

@@ -87,10 +87,6 @@ func (c *copier) dir(from, to int, st *unix.Stat_t, path string) error {
 	}
 	// The directory's own attributes come last: filling it changed its
 	// times, and a default ACL would have changed its entries.
-	return c.dirAttributes(from, to, st, path)
-}
-
-func (c *copier) dirAttributes(from, to int, st *unix.Stat_t, path string) error {
 	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("give %q its owner: %w", path, err)
 	}
