@@ -205,7 +205,7 @@ func (m *member) openNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.runtime, err = lxc.New(lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
+	m.runtime, err = lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
 	if err != nil {
 		return err
 	}
@@ -218,8 +218,12 @@ func (m *member) openNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ids, err := runtime.DetectIDMap()
+	if err != nil {
+		return err
+	}
 	m.node, err = node.New(node.Config{
-		Dir: m.dir, Runtime: m.runtime, Images: images, Networks: networks, IDMap: runtime.DetectIDMap(), Log: m.log,
+		Dir: m.dir, Runtime: m.runtime, Images: images, Networks: networks, IDMap: ids, Log: m.log,
 	})
 	return errors.Join(err, ctx.Err())
 }
@@ -278,7 +282,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}
-	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View)
+	stopFollowing := m.events.Follow(m.coord.Replica, m.ops.View)
 	defer stopFollowing()
 	if address := m.store.View().Setting(m.cluster.Self(), "core.https_address"); address != "" {
 		if err := m.mux.SetAddress(ctx, address); err != nil {

@@ -10,6 +10,7 @@ package image
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"muster/state"
@@ -101,6 +102,8 @@ type File struct {
 	// Size is in bytes.
 	Size       int64
 	ModifiedAt time.Time
+
+	file *os.File
 }
 
 // Files are the stored files of one image, metadata before root file system.

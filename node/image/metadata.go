@@ -1,6 +1,24 @@
 package image
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"muster/state"
+)
+
+// MaxMetadata is how many bytes a metadata.yaml may have.
+const MaxMetadata = 64 << 10
 
 // Metadata is an image's metadata.yaml (LXD documentation, "Image format").
 type Metadata struct {
@@ -37,16 +55,100 @@ func seconds(s int64) time.Time {
 	return time.Unix(s, 0).UTC()
 }
 
-// ParseMetadata reads and checks a metadata.yaml; what is wrong with it is
-// state.ErrInvalid. Architecture names of other systems (amd64, arm64, armhf …)
-// become the kernel's.
-func ParseMetadata(data []byte) (Metadata, error) { return Metadata{}, errNotBuilt }
+// ReadMetadata reads and checks dir/metadata.yaml, as Unpack leaves it. A
+// missing file is state.ErrNotFound.
+func ReadMetadata(dir string) (Metadata, error) {
+	data, err := readLimited(filepath.Join(dir, "metadata.yaml"), MaxMetadata)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Metadata{}, state.Errorf(state.ErrNotFound, "there is no metadata.yaml beside the root file system")
+	}
+	if err != nil {
+		return Metadata{}, err
+	}
+	return ParseMetadata(data)
+}
 
-// ReadMetadata reads and checks dir/metadata.yaml, as Unpack leaves it.
-func ReadMetadata(dir string) (Metadata, error) { return Metadata{}, errNotBuilt }
+// readLimited reads a regular file of at most limit bytes; it follows no
+// symbolic link in the last part of its name.
+func readLimited(name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	info, err := root.Lstat(filepath.Base(name))
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, state.Errorf(state.ErrInvalid, "%s is not a regular file", filepath.Base(name))
+	}
+	if info.Size() > limit {
+		return nil, state.Errorf(state.ErrInvalid, "%s has %d bytes; at most %d are allowed", filepath.Base(name), info.Size(), limit)
+	}
+	return root.ReadFile(filepath.Base(name))
+}
 
 // Validate reports what is wrong with m, as state.ErrInvalid.
-func (m Metadata) Validate() error { return errNotBuilt }
+func (m Metadata) Validate() error {
+	invalid := func(format string, args ...any) error {
+		return state.Errorf(state.ErrInvalid, "image metadata: "+format, args...)
+	}
+	if err := checkArchitecture(m.Architecture); err != nil {
+		return err
+	}
+	for name, date := range map[string]int64{"creation_date": m.CreationDate, "expiry_date": m.ExpiryDate} {
+		// What JSON and clients can say of a date ends with the year 9999.
+		if date < 0 || date > 253402300799 {
+			return invalid("%s is %d; want seconds since 1970", name, date)
+		}
+	}
+	for key := range m.Properties {
+		if key == "" {
+			return invalid("a property has no name")
+		}
+	}
+	for _, target := range slices.Sorted(maps.Keys(m.Templates)) {
+		t := m.Templates[target]
+		switch {
+		case !path.IsAbs(target) || path.Clean(target) != target || target == "/" || strings.ContainsRune(target, 0) || len(target) > maxName:
+			return invalid("template path %s: want an absolute path of a file, without \"..\" or doubled slashes", shown(target))
+		case t.Template == "" || !fs.ValidPath(t.Template) || t.Template == "." || strings.ContainsRune(t.Template, 0) || len(t.Template) > maxName:
+			return invalid("template %s: want the name of a file in templates/, not %s", shown(target), shown(t.Template))
+		}
+		for _, when := range t.When {
+			switch when {
+			case TriggerCreate, TriggerCopy, TriggerRename, TriggerStart:
+			default:
+				return invalid("template %s: unknown \"when\" %s: use create, copy, rename or start", shown(target), shown(string(when)))
+			}
+		}
+	}
+	return nil
+}
 
 // Encode returns m as a metadata.yaml; equal metadata give equal bytes.
-func (m Metadata) Encode() ([]byte, error) { return nil, errNotBuilt }
+func (m Metadata) Encode() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	data, err := yaml.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode metadata.yaml: %w", err)
+	}
+	if len(data) > MaxMetadata {
+		return nil, state.Errorf(state.ErrInvalid, "image metadata have %d bytes; at most %d are allowed", len(data), MaxMetadata)
+	}
+	return data, nil
+}
+
+func (m Metadata) info() Info {
+	return Info{
+		Architecture: m.Architecture,
+		CreatedAt:    m.CreatedAt(),
+		ExpiresAt:    m.ExpiresAt(),
+		Properties:   m.Properties,
+		Templates:    m.Templates,
+		Type:         Type,
+	}
+}

@@ -57,6 +57,8 @@ type Config struct {
 	Images       ImageStore
 	Networks     NetworkStore
 	Pools        PoolStore
+	// Daemon answers the daemon's own subcommands, on the local socket only.
+	Daemon Daemon
 }
 
 // Server answers the REST API. It is safe for concurrent use.

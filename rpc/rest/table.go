@@ -39,6 +39,9 @@ func table(cfg Config) []route {
 	if cfg.Networks != nil {
 		add(networks{view, cfg.Networks, cfg.Host}.routes())
 	}
+	if cfg.Daemon != nil {
+		add(internal{cfg.Daemon}.routes())
+	}
 	if cfg.Pools != nil {
 		add(pools{view, cfg.Pools, cfg.Host}.routes())
 	}
