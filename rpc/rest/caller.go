@@ -53,8 +53,8 @@ type Caller struct {
 	Trust Trust
 	// Protocol is "unix" or "tls".
 	Protocol string
-	// Name is the user id of a local caller, or the fingerprint of the client
-	// certificate, or empty.
+	// Name is the user name of a local caller, or the fingerprint of a trusted
+	// client certificate, or empty.
 	Name string
 	// Address is the caller's network address, or "@" for the local socket.
 	Address string

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func (s *Server) local(conn *net.UnixConn) (Caller, error) {
 	if err != nil {
 		return Caller{Trust: Untrusted}, err
 	}
-	caller := Caller{Trust: Full, Protocol: "unix", Name: strconv.FormatUint(uint64(cred.Uid), 10), Address: "@"}
+	caller := Caller{Trust: Full, Protocol: "unix", Name: userName(cred.Uid), Address: "@"}
 	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() {
 		return caller, nil
 	}
@@ -130,6 +131,18 @@ func (s *Server) local(conn *net.UnixConn) (Caller, error) {
 	}
 	return Caller{Trust: Untrusted}, state.Errorf(state.ErrForbidden,
 		"user %d may not use this socket: only root and members of its group may", cred.Uid)
+}
+
+// userName is the name of a user, or its number when it has none.
+func userName(uid uint32) string {
+	if uid == 0 {
+		return "root"
+	}
+	id := strconv.FormatUint(uint64(uid), 10)
+	if known, err := user.LookupId(id); err == nil {
+		return known.Username
+	}
+	return id
 }
 
 // peerCredentials asks the kernel who connected: user, group and, where the

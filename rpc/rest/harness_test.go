@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +167,7 @@ func (c *caller) must(line, body string, value any) reply {
 		c.t.Fatalf("%s %s: %d %s", line, body, got.status, got.Error)
 	}
 	if value != nil {
+		reflect.ValueOf(value).Elem().SetZero()
 		if err := json.Unmarshal(got.Metadata, value); err != nil {
 			c.t.Fatalf("%s: metadata %s: %v", line, got.Metadata, err)
 		}

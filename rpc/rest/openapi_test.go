@@ -3,6 +3,7 @@ package rest
 import (
 	stdcmp "cmp"
 	"flag"
+	"log/slog"
 	"net/http"
 	"os"
 	"reflect"
@@ -27,7 +28,7 @@ const document = "../../docs/openapi.yaml"
 // everything is a Config that serves every resource, to look at the table only.
 func everything() Config {
 	return Config{
-		View:     func() *store.View { return nil },
+		Log: slog.New(slog.DiscardHandler), View: func() *store.View { return nil },
 		Settings: struct{ SettingStore }{}, Events: struct{ EventSource }{}, Operations: struct{ OperationStore }{},
 		Certificates: struct{ CertificateStore }{}, Profiles: struct{ ProfileStore }{}, Projects: struct{ ProjectStore }{},
 		Instances: struct{ InstanceStore }{}, Snapshots: struct{ SnapshotStore }{}, Execs: struct{ ExecStore }{}, Files: struct{ FileStore }{},
@@ -81,6 +82,9 @@ func TestOpenAPIIsCurrent(t *testing.T) {
 
 // A summary that ends in a full stop, or a pattern twice, is a slip.
 func TestRoutesAreWellFormed(t *testing.T) {
+	if _, err := New(everything()); err != nil {
+		t.Fatal(err)
+	}
 	seen := map[string]bool{}
 	for _, r := range table(everything()) {
 		if err := r.check(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"muster/state"
@@ -63,10 +64,13 @@ type Config struct {
 
 // Server answers the REST API. It is safe for concurrent use.
 type Server struct {
-	cfg   Config
-	log   *slog.Logger
-	mux   *http.ServeMux
-	cross *http.CrossOriginProtection
+	cfg Config
+	log *slog.Logger
+	mux *http.ServeMux
+	// aliases is the mux of image aliases: net/http cannot rank
+	// /1.0/images/aliases/{name...} against /1.0/images/{fingerprint}/export.
+	aliases *http.ServeMux
+	cross   *http.CrossOriginProtection
 }
 
 // New checks cfg and builds the route table. It starts nothing.
@@ -85,16 +89,24 @@ func New(cfg Config) (*Server, error) {
 
 // serving returns a server of the given routes.
 func serving(cfg Config, routes []route) (*Server, error) {
-	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection()}
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), aliases: http.NewServeMux(), cross: http.NewCrossOriginProtection()}
 	for _, r := range routes {
 		if err := r.check(); err != nil {
 			return nil, err
 		}
 		for _, pattern := range r.patterns() {
-			s.mux.Handle(pattern, s.serve(r))
+			s.muxOf(r.path()).Handle(pattern, s.serve(r))
 		}
 	}
 	return s, nil
+}
+
+// muxOf returns the mux that serves a path, or the pattern of one.
+func (s *Server) muxOf(path string) *http.ServeMux {
+	if strings.HasPrefix(path, "/1.0/images/aliases/") {
+		return s.aliases
+	}
+	return s.mux
 }
 
 // grace is how long requests that are being answered may take to end once Serve

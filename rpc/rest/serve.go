@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster/state"
+	"muster/state/store"
 )
 
 var methods = []string{
@@ -32,8 +33,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
 		return
 	}
-	if _, pattern := s.mux.Handler(r); pattern != "" {
-		s.mux.ServeHTTP(w, r)
+	mux := s.muxOf(r.URL.Path)
+	if _, pattern := mux.Handler(r); pattern != "" {
+		mux.ServeHTTP(w, r)
 		return
 	}
 	allowed := s.allowed(r)
@@ -52,7 +54,7 @@ func (s *Server) allowed(r *http.Request) []string {
 	for _, method := range methods {
 		try := r.Clone(r.Context())
 		try.Method = method
-		if _, pattern := s.mux.Handler(try); pattern != "" {
+		if _, pattern := s.muxOf(r.URL.Path).Handler(try); pattern != "" {
 			allowed = append(allowed, method)
 		}
 	}
@@ -90,7 +92,12 @@ func (s *Server) authenticated(rt route, r *http.Request) (*http.Request, error)
 		}
 		r = r.WithContext(WithCaller(r.Context(), caller))
 	}
-	return r, allow(rt, CallerOf(r.Context()), r)
+	caller := CallerOf(r.Context())
+	// Lifecycle events say who asked.
+	r = r.WithContext(store.WithRequestor(r.Context(), store.Requestor{
+		Username: caller.Name, Protocol: caller.Protocol, Address: caller.Address,
+	}))
+	return r, allow(rt, caller, r)
 }
 
 // answer runs the route here or on the member that owns what it acts on.
