@@ -89,6 +89,20 @@ func (c *Client) UpdateProject(ctx context.Context, name string, put api.Project
 	return c.send(ctx, request{method: http.MethodPut, path: at("projects", name), body: put, etag: etag})
 }
 
+// ChangeProject is Change for a project.
+func (c *Client) ChangeProject(ctx context.Context, name string, change func(*api.ProjectPut) error) error {
+	return untilWon(func() error {
+		project, etag, err := c.FindProject(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := change(&project.ProjectPut); err != nil {
+			return err
+		}
+		return c.UpdateProject(ctx, name, project.ProjectPut, etag)
+	})
+}
+
 // RenameProject renames one and waits for it.
 func (c *Client) RenameProject(ctx context.Context, name, to string) error {
 	return c.send(ctx, request{method: http.MethodPost, path: at("projects", name), body: api.ProjectPost{Name: to}})

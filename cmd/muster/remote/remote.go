@@ -76,9 +76,8 @@ func Load(dir, socket string) (*Config, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "config.yml"), err)
 	}
 	maps.Copy(c.Remotes, doc.Remotes)
-	if _, ok := c.Remotes[Local]; !ok {
-		c.Remotes[Local] = Remote{Addr: "unix://", Static: true}
-	}
+	// Only the project of Local is the user's to choose.
+	c.Remotes[Local] = Remote{Addr: "unix://", Project: doc.Remotes[Local].Project, Static: true}
 	if _, ok := c.Remotes[doc.Default]; ok {
 		c.Default = doc.Default
 	}
@@ -89,7 +88,7 @@ func Load(dir, socket string) (*Config, error) {
 func (c *Config) Save() error {
 	doc := document{Default: c.Default, Remotes: map[string]Remote{}, Aliases: map[string]string{}}
 	for name, r := range c.Remotes {
-		if !r.Static {
+		if !r.Static || r.Project != "" {
 			doc.Remotes[name] = r
 		}
 	}

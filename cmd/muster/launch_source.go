@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"muster/rpc/client"
+	"muster/rpc/rest/api"
+)
+
+// imageSource says where the server that creates an instance gets the image:
+// from its own store, or by downloading from another remote.
+func (a *app) imageSource(ctx context.Context, t thing, image string) (api.InstanceSource, error) {
+	from, err := a.named(image, "image")
+	if err != nil {
+		return api.InstanceSource{}, err
+	}
+	if from.remote != t.remote {
+		return a.foreignImage(ctx, from)
+	}
+	found, _, err := t.ResolveImage(ctx, from.name)
+	if client.IsNotFound(err) {
+		err = fmt.Errorf("there is no image %q", from.name)
+		return api.InstanceSource{}, advise(err,
+			"`muster image list` shows what there is; a small one is made with `muster image build busybox --alias %s`.", from.name)
+	}
+	if err != nil {
+		return api.InstanceSource{}, err
+	}
+	return api.InstanceSource{Type: "image", Fingerprint: found.Fingerprint}, nil
+}
+
+// foreignImage lets the target download from the other server, with a secret
+// when the image is private.
+func (a *app) foreignImage(ctx context.Context, from thing) (api.InstanceSource, error) {
+	config, err := a.config()
+	if err != nil {
+		return api.InstanceSource{}, err
+	}
+	if from.Local() {
+		return api.InstanceSource{}, advise(
+			fmt.Errorf("the image is on %s, which other servers can't reach", from.remote),
+			"Copy it first: `muster image copy %s:%s REMOTE:`.", from.remote, from.name)
+	}
+	image, _, err := from.ResolveImage(ctx, from.name)
+	if err != nil {
+		return api.InstanceSource{}, fmt.Errorf("image %s:%s: %w", from.remote, from.name, err)
+	}
+	server, _, err := from.Server(ctx)
+	if err != nil {
+		return api.InstanceSource{}, err
+	}
+	source := api.InstanceSource{
+		Type: "image", Mode: "pull", Protocol: "lxd", Fingerprint: image.Fingerprint,
+		Server: config.Remotes[from.remote].Addr, Certificate: server.Environment.Certificate,
+		Project: from.Project(),
+	}
+	if !image.Public {
+		op, err := from.ImageSecret(ctx, image.Fingerprint)
+		if err != nil {
+			return source, fmt.Errorf("ask %s for a secret: %w", from.remote, err)
+		}
+		source.Secret, _ = op.Metadata["secret"].(string)
+	}
+	return source, nil
+}

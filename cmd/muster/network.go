@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"muster/cmd/muster/table"
+	"muster/rpc/client/yamldoc"
+	"muster/rpc/rest/api"
+)
+
+func (a *app) networkCommand() *cobra.Command {
+	cmd := family("network", "Manage networks", `  muster network create lab ipv4.address=10.99.0.1/24 ipv6.address=none
+  muster network attach lab web eth1
+  muster network list-leases lab`,
+		a.networkListCommand(), a.networkCreateCommand(), a.networkLeasesCommand(),
+		a.networkSimple("show", "Show a network as YAML", func(ctx context.Context, t thing) error {
+			network, _, err := t.Network(ctx, t.name)
+			if err != nil {
+				return err
+			}
+			return a.yaml(network)
+		}),
+		a.networkSimple("info", "Show a network's interface on the host", func(ctx context.Context, t thing) error {
+			state, err := t.NetworkState(ctx, t.name)
+			if err == nil {
+				printNetwork(a.stdout, t.name, state)
+			}
+			return err
+		}),
+		a.networkSimple("delete", "Delete a network", func(ctx context.Context, t thing) error {
+			err := t.DeleteNetwork(ctx, t.name)
+			if err == nil {
+				a.say("Network %s deleted", t.name)
+			}
+			return err
+		}),
+		a.networkSimple("edit", "Edit a network as YAML", func(ctx context.Context, t thing) error {
+			network, etag, err := t.Network(ctx, t.name)
+			if err != nil {
+				return err
+			}
+			return editYAML(ctx, a, network, func(changed api.Network) error {
+				return t.UpdateNetwork(ctx, t.name, changed.NetworkPut, etag)
+			})
+		}),
+		a.networkRenameCommand(), a.networkAttachCommand(), a.networkDetachCommand())
+	cmd.AddCommand(a.keyCommands(keyed{
+		kind: "network", key: "ipv4.nat", value: "false", names: networkNames,
+		read: func(ctx context.Context, t thing) (map[string]string, error) {
+			network, _, err := t.Network(ctx, t.name)
+			return network.Config, err
+		},
+		change: func(ctx context.Context, t thing, changes map[string]string) error {
+			return t.ChangeNetwork(ctx, t.name, func(put *api.NetworkPut) error {
+				put.Config = apply(put.Config, changes)
+				return nil
+			})
+		},
+	})...)
+	return cmd
+}
+
+// networkSimple is a command with a network for its only argument.
+func (a *app) networkSimple(name, short string, run func(ctx context.Context, t thing) error) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " [REMOTE:]NETWORK", Short: short, Example: "  muster network " + name + " lab",
+		Args: between(1, 1), ValidArgsFunction: a.complete(networkNames, nothing),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), t)
+		},
+	}
+}
+
+func (a *app) networkListCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "list [REMOTE:]", Aliases: []string{"ls"}, Short: "List networks", Example: "  muster network list",
+		Args: between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, _, err := a.server(args)
+			if err != nil {
+				return err
+			}
+			networks, err := t.Networks(cmd.Context())
+			if err != nil {
+				return err
+			}
+			d := table.Data{Header: []string{"NAME", "TYPE", "MANAGED", "IPV4", "IPV6", "DESCRIPTION", "USED BY", "STATE"}, Values: networks}
+			for _, n := range networks {
+				d.Rows = append(d.Rows, []string{
+					n.Name, n.Type, yesNo(n.Managed), n.Config["ipv4.address"], n.Config["ipv6.address"],
+					n.Description, strconv.Itoa(len(n.UsedBy)), strings.ToUpper(n.Status),
+				})
+			}
+			table.SortRows(d.Rows)
+			return a.render(format, d)
+		},
+	}
+	formatFlag(cmd, &format)
+	return cmd
+}
+
+func (a *app) networkCreateCommand() *cobra.Command {
+	var kind, description, target string
+	cmd := &cobra.Command{
+		Use:   "create [REMOTE:]NETWORK [KEY=VALUE...]",
+		Short: "Create a network",
+		Long:  "Create a network. Its configuration in YAML may be given on standard input; arguments come on top of it.",
+		Example: `  muster network create lab
+  muster network create lab ipv4.address=10.99.0.1/24 ipv4.nat=true ipv6.address=none`,
+		Args: between(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			if target != "" {
+				t.Client = t.WithTarget(target)
+			}
+			var from api.Network
+			text, err := a.optionalInput("the network")
+			if err != nil {
+				return err
+			}
+			if err := yamldoc.Unmarshal(text, &from); err != nil {
+				return err
+			}
+			config, err := a.pairs(args[1:])
+			if err != nil {
+				return err
+			}
+			post := api.NetworksPost{Name: t.name, Type: kind, NetworkPut: from.NetworkPut}
+			post.Config = apply(post.Config, config)
+			if description != "" {
+				post.Description = description
+			}
+			if err := t.CreateNetwork(cmd.Context(), post); err != nil {
+				return err
+			}
+			a.say("Network %s created", t.name)
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&kind, "type", "t", "bridge", "kind of network")
+	cmd.Flags().StringVar(&description, "description", "", "what the network is for")
+	targetFlag(cmd, &target)
+	return cmd
+}
+
+func (a *app) networkLeasesCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "list-leases [REMOTE:]NETWORK", Short: "List the addresses that a network has given out", Example: "  muster network list-leases lab",
+		Args: between(1, 1), ValidArgsFunction: a.complete(networkNames, nothing),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			leases, err := t.NetworkLeases(cmd.Context(), t.name)
+			if err != nil {
+				return err
+			}
+			d := table.Data{Header: []string{"HOSTNAME", "MAC ADDRESS", "IP ADDRESS", "TYPE"}, Values: leases}
+			for _, lease := range leases {
+				d.Rows = append(d.Rows, []string{lease.Hostname, lease.Hwaddr, lease.Address, strings.ToUpper(lease.Type)})
+			}
+			table.SortRows(d.Rows)
+			return a.render(format, d)
+		},
+	}
+	formatFlag(cmd, &format)
+	return cmd
+}
+
+func (a *app) networkRenameCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "rename [REMOTE:]NETWORK NAME", Aliases: []string{"mv"}, Short: "Rename a network that nothing uses", Example: "  muster network rename lab test",
+		Args: between(2, 2), ValidArgsFunction: a.complete(networkNames, nothing),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			err = t.RenameNetwork(cmd.Context(), t.name, args[1])
+			if err == nil {
+				a.say("Network %s renamed to %s", t.name, args[1])
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) networkAttachCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "attach [REMOTE:]NETWORK INSTANCE [DEVICE [INTERFACE]]",
+		Short:   "Connect an instance to a network",
+		Example: "  muster network attach lab web\n  muster network attach lab web nic1 eth1",
+		Args:    between(2, 4), ValidArgsFunction: a.complete(networkNames, instanceNames, nothing),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			nic, err := nicFor(cmd.Context(), t.Client, t.name)
+			if err != nil {
+				return err
+			}
+			device := t.name
+			if len(args) > 2 {
+				device = args[2]
+			}
+			if len(args) > 3 {
+				nic["name"] = args[3]
+			}
+			return t.Change(cmd.Context(), args[1], func(put *api.InstancePut) error {
+				if put.Devices == nil {
+					put.Devices = map[string]map[string]string{}
+				}
+				if _, ok := put.Devices[device]; ok {
+					return fmt.Errorf("%s has a device %q already", args[1], device)
+				}
+				put.Devices[device] = nic
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) networkDetachCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "detach [REMOTE:]NETWORK INSTANCE [DEVICE]",
+		Short:   "Disconnect an instance from a network",
+		Example: "  muster network detach lab web",
+		Args:    between(2, 3), ValidArgsFunction: a.complete(networkNames, instanceNames, nothing),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.named(args[0], "network")
+			if err != nil {
+				return err
+			}
+			return t.Change(cmd.Context(), args[1], func(put *api.InstancePut) error {
+				var found []string
+				for _, name := range keysOf(put.Devices) {
+					device := put.Devices[name]
+					if device["type"] == "nic" && (device["network"] == t.name || device["parent"] == t.name) && (len(args) < 3 || args[2] == name) {
+						found = append(found, name)
+					}
+				}
+				switch len(found) {
+				case 0:
+					return fmt.Errorf("%s has no device of its own on %s", args[1], t.name)
+				case 1:
+					delete(put.Devices, found[0])
+					return nil
+				}
+				return fmt.Errorf("%s has several devices on %s (%s): name one", args[1], t.name, strings.Join(found, ", "))
+			})
+		},
+	}
+}
+
+func printNetwork(w io.Writer, name string, s api.NetworkState) {
+	fmt.Fprintf(w, "Name: %s\nMAC address: %s\nMTU: %d\nState: %s\nType: %s\n", name, s.Hwaddr, s.Mtu, s.State, s.Type)
+	if len(s.Addresses) > 0 {
+		fmt.Fprintln(w, "\nIP addresses:")
+		for _, address := range s.Addresses {
+			fmt.Fprintf(w, "  %s\t%s/%s (%s)\n", address.Family, address.Address, address.Netmask, address.Scope)
+		}
+	}
+	fmt.Fprintf(w, "\nNetwork usage:\n  Bytes received: %s\n  Bytes sent: %s\n  Packets received: %d\n  Packets sent: %d\n",
+		sizeDecimal(s.Counters.BytesReceived), sizeDecimal(s.Counters.BytesSent), s.Counters.PacketsReceived, s.Counters.PacketsSent)
+	if b := s.Bridge; b != nil {
+		fmt.Fprintf(w, "\nBridge:\n  ID: %s\n  STP: %v\n  Forward delay: %d\n  Default VLAN ID: %d\n  VLAN filtering: %v\n  Upper devices: %s\n",
+			b.ID, b.STP, b.ForwardDelay, b.VLANDefault, b.VLANFiltering, strings.Join(b.UpperDevices, ", "))
+	}
+}
