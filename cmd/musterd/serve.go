@@ -282,7 +282,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}
-	stopFollowing := m.events.Follow(m.coord.Replica, m.ops.View)
+	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View)
 	defer stopFollowing()
 	if address := m.store.View().Setting(m.cluster.Self(), "core.https_address"); address != "" {
 		if err := m.mux.SetAddress(ctx, address); err != nil {
