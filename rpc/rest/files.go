@@ -31,7 +31,7 @@ func (x files) routes() []route {
 	return []route{
 		{
 			pattern: "GET /1.0/instances/{name}/files", access: trusted, on: instanceOwner, handle: x.get, streams: true,
-			announces: []string{"directory_manipulation", "file_symlinks", "file_append", "file_delete", "container_file_symlinks"},
+			announces: []string{"directory_manipulation", "file_symlinks", "file_append", "file_delete"},
 			summary:   "Read a file, or list a directory", returns: rawBody{}, query: query,
 			description: "X-LXD-uid, -gid, -mode, -type (file, directory, symlink) and -modified describe it. A directory is a JSON list.",
 		},

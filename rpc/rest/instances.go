@@ -42,8 +42,8 @@ type instances struct {
 // instanceExtensions are served because these routes are.
 var instanceExtensions = []string{
 	"instances", "container_full", "instance_get_full", "instance_all_projects", "api_filtering", "instance_bulk_state_change",
-	"container_last_used_at", "container_local_cross_pool_handling", "snapshot_expiry", "snapshot_expiry_creation",
-	"container_cpu_time", "instance_types", "container_copy_project", "container_only_migration",
+	"container_last_used_at", "snapshot_expiry", "snapshot_expiry_creation",
+	"container_cpu_time", "container_copy_project", "container_only_migration",
 }
 
 func (x instances) routes() []route {

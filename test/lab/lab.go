@@ -57,7 +57,7 @@ func Programs(t testing.TB) string {
 	root := moduleRoot(t)
 	bin := filepath.Join(root, "bin")
 	// go build does nothing when nothing changed, so this is cheap.
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/musterd", "./cmd/muster", "./cmd/muster-shim")
+	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
