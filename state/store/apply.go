@@ -175,7 +175,14 @@ func (s *Store) followLeader(ctx context.Context, leader string) {
 // receive makes visible what the leader sent.
 func (s *Store) receive(batch Batch) error {
 	if !batch.Snapshot {
-		if err := s.hub.publish(batch.Records); err != nil {
+		changes := make([]Change, len(batch.Records))
+		for i := range batch.Records {
+			var err error
+			if changes[i], err = batch.Records[i].change(); err != nil {
+				return err
+			}
+		}
+		if err := s.hub.publish(changes); err != nil {
 			return err
 		}
 		return s.dir.raiseMark(batch.Revision)

@@ -143,8 +143,8 @@ func (d *directory) close() error { return d.mark.Close() }
 
 // damaged is the error for a database that must not be used.
 func (d *directory) damaged(format string, args ...any) error {
-	return fmt.Errorf("the database in %s is damaged or incomplete: %s; restore it from a backup, or move the directory away to start empty",
-		d.path, fmt.Sprintf(format, args...))
+	return fmt.Errorf("the database in %s is damaged or incomplete: %w; restore it from a backup, or move the directory away to start empty",
+		d.path, fmt.Errorf(format, args...))
 }
 
 // inspectLog reports whether a log was begun and whether it has content, and

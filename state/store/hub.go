@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-memdb"
 
 	"muster/state"
+	"muster/state/store/sqlgen"
 )
 
 // window is how many changes stay at hand for those that ask for what happened
@@ -44,7 +45,7 @@ type link struct {
 	ready chan struct{}
 
 	// history holds changes that nobody has asked for yet.
-	history []Record
+	history []sqlgen.Change
 	decode  sync.Once
 	err     error
 }
@@ -72,17 +73,7 @@ func (h *hub) close() { close(h.closed) }
 // publish makes changes visible, those of one or more whole revisions. Revisions
 // that are visible already are left out, since a member that becomes leader may
 // learn of a change twice; a gap is an error.
-func (h *hub) publish(records []Record) error {
-	if len(records) == 0 {
-		return nil
-	}
-	changes := make([]Change, len(records))
-	for i := range records {
-		var err error
-		if changes[i], err = records[i].change(); err != nil {
-			return err
-		}
-	}
+func (h *hub) publish(changes []Change) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	shown := h.view.Load().revision
@@ -160,7 +151,7 @@ type object struct {
 
 // reset makes the View anew: all objects as of a revision, and the changes before
 // it that are still at hand. Subscriptions are told that they lost their place.
-func (h *hub) reset(revision state.Revision, objects []object, history []Record) error {
+func (h *hub) reset(revision state.Revision, objects []object, history []sqlgen.Change) error {
 	db, err := memdb.NewMemDB(layout)
 	if err != nil {
 		return err
@@ -188,7 +179,7 @@ func (h *hub) reset(revision state.Revision, objects []object, history []Record)
 		h.oldest = newLink(revision)
 		h.head.Store(h.oldest)
 	} else {
-		h.oldest = newLink(history[0].Revision - 1)
+		h.oldest = newLink(state.Revision(history[0].Position>>16) - 1)
 		past := newLink(revision)
 		past.history = history
 		h.oldest.next.Store(past)
@@ -220,13 +211,8 @@ func (h *hub) wait(ctx context.Context, revision state.Revision) error {
 // content returns the link's changes.
 func (l *link) content() ([]Change, error) {
 	l.decode.Do(func() {
-		for i := range l.history {
-			c, err := l.history[i].change()
-			if err != nil {
-				l.err = err
-				return
-			}
-			l.changes = append(l.changes, c)
+		if l.history != nil {
+			l.changes, l.err = decodeHistory(l.history)
 		}
 	})
 	return l.changes, l.err

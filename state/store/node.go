@@ -47,6 +47,9 @@ type node struct {
 	ends   map[net.Conn]struct{}
 }
 
+// errLog means that the node does not start on the log it finds.
+var errLog = errors.New("the log cannot be read")
+
 // startNode starts the dqlite node in dir, which bootstraps itself when dir is
 // empty.
 func startNode(cfg Config) (*node, error) {
@@ -68,7 +71,7 @@ func startNode(cfg Config) (*node, error) {
 	}
 	n.dqlite = engine
 	if err := engine.Start(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errLog, err)
 	}
 	return n, nil
 }

@@ -176,7 +176,7 @@ func (w *writer) writeQuery(ctx context.Context, q *query) (*Table, error) {
 	if err := s.do(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return nil, w.undone(err)
 	}
-	table, records, err := w.writeInside(ctx, q)
+	table, changes, err := w.writeInside(ctx, q)
 	if err != nil {
 		if isLost(err) || s.do(ctx, "ROLLBACK") != nil {
 			return nil, w.undone(err)
@@ -187,13 +187,13 @@ func (w *writer) writeQuery(ctx context.Context, q *query) (*Table, error) {
 		w.drop()
 		return nil, errUnknown
 	}
-	if len(records) > 0 {
+	if len(changes) > 0 {
 		s.revision++
 	}
-	return table, w.show(ctx, records)
+	return table, w.show(ctx, changes)
 }
 
-func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Record, error) {
+func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, error) {
 	s := w.session
 	result, err := s.conn.ExecContext(ctx, q.statement, q.args...)
 	if err != nil {
@@ -213,14 +213,14 @@ func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Record, e
 	if err := w.compare(ctx, t, objects); err != nil {
 		return nil, nil, err
 	}
-	saved, records, err := t.finish()
+	saved, changes, err := t.finish()
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := s.saveChanges(ctx, saved); err != nil {
 		return nil, nil, err
 	}
-	return &Table{Columns: []string{}, Rows: [][]any{}, RowsAffected: affected}, records, nil
+	return &Table{Columns: []string{}, Rows: [][]any{}, RowsAffected: affected}, changes, nil
 }
 
 // compare records the differences between the View and the objects in the tables,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"muster/state"
+	"muster/state/store/sqlgen"
 )
 
 // Record is a Change on its way: into the table of changes, to other members, and
@@ -49,6 +50,56 @@ func (r *Record) change() (Change, error) {
 	}
 	c.After, err = decodeNoun(r.Kind, r.After)
 	return c, err
+}
+
+// decodeChange decodes a row of the table of changes, in one pass when the kind is
+// known.
+func decodeChange(kind Kind, raw []byte) (Change, error) {
+	switch kind {
+	case KindInstance:
+		return decodeDraft[state.Instance](raw)
+	case KindIntent:
+		return decodeDraft[state.Intent](raw)
+	}
+	var r Record
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return Change{}, err
+	}
+	return r.change()
+}
+
+// decodeDraft is decodeChange for the kinds that change most.
+func decodeDraft[N any](raw []byte) (Change, error) {
+	var d struct {
+		Record
+		Before, After *N
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return Change{}, err
+	}
+	c, err := d.Record.change()
+	// A nil pointer in an interface would not be nil.
+	if d.Before != nil {
+		metaOf(d.Before).Memo = &state.Memo{}
+		c.Before = d.Before
+	}
+	if d.After != nil {
+		metaOf(d.After).Memo = &state.Memo{}
+		c.After = d.After
+	}
+	return c, err
+}
+
+// decodeHistory decodes rows of the table of changes.
+func decodeHistory(rows []sqlgen.Change) ([]Change, error) {
+	changes := make([]Change, len(rows))
+	for i, row := range rows {
+		var err error
+		if changes[i], err = decodeChange("", []byte(row.Body)); err != nil {
+			return nil, fmt.Errorf("decode the change at %d: %w", row.Position, err)
+		}
+	}
+	return changes, nil
 }
 
 // decodeNoun decodes an object with an empty memory for its encodings; nothing

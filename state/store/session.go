@@ -92,7 +92,7 @@ func (s *session) lookup(ctx context.Context, ids []string) (map[string]sqlgen.C
 		ids = append(ids, ids[0])
 	}
 	rows, err := s.q.ListOutcomes(ctx, ids)
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	known := make(map[string]sqlgen.CommandOutcome, len(rows))
@@ -179,6 +179,8 @@ func insertMany(ctx context.Context, stmts *statements, into string, columns, mo
 type statements struct {
 	conn     *sql.Conn
 	prepared map[string]*sql.Stmt
+	// written counts the statements that succeeded in changing something.
+	written int
 }
 
 func (s *statements) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
@@ -199,7 +201,11 @@ func (s *statements) ExecContext(ctx context.Context, query string, args ...any)
 	if err != nil {
 		return nil, err
 	}
-	return stmt.ExecContext(ctx, args...)
+	result, err := stmt.ExecContext(ctx, args...)
+	if err == nil {
+		s.written++
+	}
+	return result, err
 }
 
 // PrepareContext implements sqlgen.DBTX.

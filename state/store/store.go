@@ -84,7 +84,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	node, err := startNode(cfg)
 	if err != nil {
-		return nil, errors.Join(dir.damaged("the log cannot be read (%v)", err), dir.close())
+		if errors.Is(err, errLog) {
+			err = dir.damaged("%w", err)
+		}
+		return nil, errors.Join(err, dir.close())
 	}
 	s := &Store{cfg: cfg, dir: dir, node: node, hub: hub}
 	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), gone: make(chan struct{})}

@@ -57,9 +57,14 @@ func (t *tx) note(kind Kind, before, after any, hint Hint, usual string) {
 	t.drafts = append(t.drafts, d)
 }
 
-// fill puts empty maps and lists where a command left them out, as reading the
-// tables does.
+// fill puts empty maps and lists where a command left them out, and times in UTC, as
+// reading the tables does.
 func fill(noun any) {
+	utc := func(times ...*time.Time) {
+		for _, at := range times {
+			*at = at.UTC()
+		}
+	}
 	config := func(c *state.Config) {
 		if *c == nil {
 			*c = state.Config{}
@@ -84,6 +89,7 @@ func fill(noun any) {
 		list(&n.Projects)
 	case *state.Token:
 		list(&n.Projects)
+		utc(&n.ExpiresAt)
 	case *state.Profile:
 		config(&n.Config)
 		devices(&n.Devices)
@@ -91,14 +97,17 @@ func fill(noun any) {
 		config(&n.Config)
 		devices(&n.Devices)
 		list(&n.Profiles)
+		utc(&n.LastUsedAt)
 	case *state.Snapshot:
 		config(&n.Config)
 		devices(&n.Devices)
 		list(&n.Profiles)
+		utc(&n.ExpiresAt)
 	case *state.Image:
 		config(&n.Properties)
 		list(&n.Profiles)
 		list(&n.Members)
+		utc(&n.CreatedAt, &n.ExpiresAt, &n.LastUsedAt, &n.UploadedAt)
 	case *state.Network:
 		config(&n.Config)
 	case *state.Pool:

@@ -219,18 +219,15 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	records := make([]Record, len(rows))
-	for i, row := range rows {
-		if err := json.Unmarshal([]byte(row.Body), &records[i]); err != nil {
-			return fmt.Errorf("decode the change at %d: %w", row.Position, err)
-		}
-	}
 	if follows {
-		err = w.hub.publish(records)
+		var changes []Change
+		if changes, err = decodeHistory(rows); err == nil {
+			err = w.hub.publish(changes)
+		}
 	} else {
 		var objects []object
 		if objects, err = s.load(ctx); err == nil {
-			err = w.hub.reset(s.revision, objects, records)
+			err = w.hub.reset(s.revision, objects, rows)
 		}
 	}
 	if err != nil {
@@ -250,8 +247,10 @@ func (w *writer) drop() {
 
 // commands runs commands in one transaction and answers them.
 func (w *writer) commands(ctx context.Context, asked []*request) {
-	g := &group{session: w.session, revision: w.session.revision, term: w.session.term, answers: make([]answer, len(asked)), now: time.Now().UTC()}
-	err := g.run(ctx, asked)
+	g, err := w.group(ctx, asked, false)
+	if errors.Is(err, errLeftovers) {
+		g, err = w.group(ctx, asked, true)
+	}
 	if err == nil {
 		err = w.settle(ctx, g)
 	} else {
@@ -259,10 +258,24 @@ func (w *writer) commands(ctx context.Context, asked []*request) {
 	}
 	for i, r := range asked {
 		if err != nil {
-			g.answers[i] = answer{err: err}
+			r.done <- answer{err: err}
+		} else {
+			r.done <- g.answers[i]
 		}
-		r.done <- g.answers[i]
 	}
+}
+
+// group runs commands up to the commit.
+func (w *writer) group(ctx context.Context, asked []*request, careful bool) (*group, error) {
+	g := &group{
+		session: w.session, careful: careful, now: time.Now().UTC(),
+		revision: w.session.revision, term: w.session.term, answers: make([]answer, len(asked)),
+	}
+	err := g.run(ctx, asked)
+	if errors.Is(err, errLeftovers) {
+		err = cmp.Or(g.session.do(ctx, "ROLLBACK"), err)
+	}
+	return g, err
 }
 
 // settle commits a group and makes its changes visible.
@@ -276,13 +289,13 @@ func (w *writer) settle(ctx context.Context, g *group) error {
 		return errUnknown
 	}
 	g.session.revision, g.session.term = g.revision, g.term
-	return w.show(ctx, g.records)
+	return w.show(ctx, g.changes)
 }
 
 // show makes committed changes visible here. When that fails the session is given
 // up, so that the next one makes the View anew.
-func (w *writer) show(ctx context.Context, records []Record) error {
-	err := w.hub.publish(records)
+func (w *writer) show(ctx context.Context, changes []Change) error {
+	err := w.hub.publish(changes)
 	if err == nil {
 		err = w.dir.raiseMark(w.session.revision)
 	}
@@ -340,18 +353,27 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// group is one transaction for several commands.
+// group is one transaction for several commands. A command that fails must leave
+// nothing behind. Nearly all that fail do so before they have written anything, so
+// a group runs without savepoints first, which would cost each command a third of
+// its time; when a command fails later than that, the group runs again, carefully:
+// with a savepoint for each.
 type group struct {
 	session  *session
+	careful  bool
 	now      time.Time
 	began    bool
 	revision state.Revision
 	term     uint64
 	answers  []answer
 	saved    []savedChange
-	records  []Record
+	changes  []Change
 	outcomes []sqlgen.CommandOutcome
 }
+
+// errLeftovers means that a command failed after it had written something, and that
+// there is no savepoint to go back to.
+var errLeftovers = errors.New("a command that failed left something behind")
 
 // run runs the commands up to the commit. Its error is for all of them.
 func (g *group) run(ctx context.Context, asked []*request) error {
@@ -363,31 +385,15 @@ func (g *group) run(ctx context.Context, asked []*request) error {
 	if err != nil {
 		return err
 	}
-	clean := false
 	for i, r := range asked {
-		if outcome, ok := known[r.envelope.ID]; ok {
-			g.answers[i].result, g.answers[i].err = outcomeAnswer(outcome)
-			continue
+		outcome, done := known[r.envelope.ID]
+		if !done {
+			if outcome, err = g.command(ctx, r); err != nil {
+				return err
+			}
+			g.outcomes = append(g.outcomes, outcome)
+			known[outcome.ID] = outcome // should the same command be here twice
 		}
-		// A savepoint that was rolled back to is still there and as good as new.
-		switch {
-		case !g.began:
-			err = g.session.do(ctx, "BEGIN IMMEDIATE; SAVEPOINT command")
-		case !clean:
-			err = g.session.do(ctx, "RELEASE command; SAVEPOINT command")
-		}
-		if err != nil {
-			return err
-		}
-		g.began = true
-		if clean, err = g.command(ctx, r); err != nil {
-			return err
-		}
-		outcome := g.outcomes[len(g.outcomes)-1]
-		if known == nil {
-			known = map[string]sqlgen.CommandOutcome{}
-		}
-		known[outcome.ID] = outcome // should the same command be here twice
 		g.answers[i].result, g.answers[i].err = outcomeAnswer(outcome)
 	}
 	if !g.began {
@@ -404,34 +410,54 @@ func (g *group) run(ctx context.Context, asked []*request) error {
 	return g.session.saveOutcomes(ctx, g.outcomes)
 }
 
-// command runs one command and notes its outcome. It reports whether it left
-// nothing behind; its error is for the whole group.
-func (g *group) command(ctx context.Context, r *request) (clean bool, err error) {
+// command runs one command and returns its outcome; its error is for the whole
+// group.
+func (g *group) command(ctx context.Context, r *request) (sqlgen.CommandOutcome, error) {
+	if err := g.prepare(ctx); err != nil {
+		return sqlgen.CommandOutcome{}, err
+	}
 	t := &tx{q: g.session.q, now: g.now, revision: g.revision + 1, requestor: r.envelope.Requestor}
+	written := g.session.stmts.written
 	var saved []savedChange
-	var records []Record
-	if err = g.fence(r.envelope.Term); err == nil {
+	var changes []Change
+	err := g.fence(r.envelope.Term)
+	if err == nil {
 		if err = r.command.apply(ctx, t); err == nil {
-			saved, records, err = t.finish()
+			saved, changes, err = t.finish()
 		}
 	}
-	if err != nil {
-		if isLost(err) || isBusy(err) {
-			return false, err
+	switch {
+	case isLost(err) || isBusy(err):
+		return sqlgen.CommandOutcome{}, err
+	case err != nil && g.session.stmts.written > written && !g.careful:
+		return sqlgen.CommandOutcome{}, errLeftovers
+	case err != nil && g.careful:
+		if err := g.session.do(ctx, "ROLLBACK TO command"); err != nil {
+			return sqlgen.CommandOutcome{}, err
 		}
-		if rollback := g.session.do(ctx, "ROLLBACK TO command"); rollback != nil {
-			return false, cmp.Or(rollback, err)
-		}
-		g.outcomes = append(g.outcomes, outcomeOf(r.envelope.ID, g.revision, err))
-		return true, nil
 	}
-	if len(saved) > 0 {
+	if err == nil && len(saved) > 0 {
 		g.revision++
 		g.saved = append(g.saved, saved...)
-		g.records = append(g.records, records...)
+		g.changes = append(g.changes, changes...)
 	}
-	g.outcomes = append(g.outcomes, outcomeOf(r.envelope.ID, g.revision, nil))
-	return false, nil
+	return outcomeOf(r.envelope.ID, g.revision, err), nil
+}
+
+// prepare begins the transaction, and the command's savepoint in a careful group.
+func (g *group) prepare(ctx context.Context) error {
+	begin := ""
+	if !g.began {
+		begin = "BEGIN IMMEDIATE;"
+	}
+	if g.careful {
+		begin += "SAVEPOINT command;"
+	}
+	g.began = true
+	if begin == "" {
+		return nil
+	}
+	return g.session.do(ctx, begin)
 }
 
 // fence refuses a coordinator that is no longer one.
@@ -446,22 +472,23 @@ func (g *group) fence(term uint64) error {
 	return nil
 }
 
-// finish encodes the changes of a command.
-func (t *tx) finish() ([]savedChange, []Record, error) {
+// finish encodes the changes of a command, and decodes them as every member will:
+// the objects in the View are made of what was written down.
+func (t *tx) finish() ([]savedChange, []Change, error) {
 	if len(t.drafts) > indexMax {
 		return nil, nil, state.Errorf(state.ErrInvalid, "one command can change %d objects at most, not %d", indexMax, len(t.drafts))
 	}
 	saved := make([]savedChange, len(t.drafts))
-	records := make([]Record, len(t.drafts))
+	changes := make([]Change, len(t.drafts))
 	for i := range t.drafts {
 		raw, err := json.Marshal(&t.drafts[i])
 		if err != nil {
 			return nil, nil, fmt.Errorf("encode a change: %w", err)
 		}
-		if err := json.Unmarshal(raw, &records[i]); err != nil {
+		if changes[i], err = decodeChange(t.drafts[i].Kind, raw); err != nil {
 			return nil, nil, fmt.Errorf("decode a change: %w", err)
 		}
 		saved[i] = savedChange{position: position(t.revision, i), body: string(raw)}
 	}
-	return saved, records, nil
+	return saved, changes, nil
 }
