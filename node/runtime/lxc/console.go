@@ -37,6 +37,9 @@ func (r *Runtime) Console(ctx context.Context, id string) (runtime.Terminal, err
 		return nil, fmt.Errorf("attach to the console of container %s: %w", id, err)
 	}
 	terminal, err := newTerminal(files[0], files[1])
+	if err == nil {
+		err = terminal.raw()
+	}
 	if err != nil {
 		return nil, errors.Join(err, files[0].Close(), files[1].Close())
 	}

@@ -111,32 +111,3 @@ func start(t testing.TB, r runtime.Runtime, s runtime.Spec) runtime.Info {
 	return info
 }
 
-func TestSmoke(t *testing.T) {
-	r := open(t)
-	s := spec(t, "c1")
-	for range 3 {
-		a := time.Now()
-		info := start(t, r, s)
-		b := time.Now()
-		t.Logf("%+v start %v", info, b.Sub(a))
-		for range 5 {
-			x := time.Now()
-			p, err := r.Exec(t.Context(), "c1", runtime.ExecSpec{Command: []string{"/bin/true"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			code, err := p.Wait(t.Context())
-			t.Logf("exec %d %v %v", code, err, time.Since(x))
-			p.Close()
-		}
-		u, err := r.Usage(t.Context(), "c1")
-		t.Logf("%+v %v", u, err)
-		x := time.Now()
-		if err := r.Stop(t.Context(), "c1", runtime.Stop{Force: true}); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("stop %v", time.Since(x))
-	}
-	log, err := r.ConsoleLog(t.Context(), "c1")
-	t.Logf("%q %v", log, err)
-}

@@ -39,6 +39,25 @@ func newTerminal(file, hold *os.File) (*terminal, error) {
 	return &terminal{file: os.NewFile(uintptr(fd), "terminal"), hold: hold}, nil
 }
 
+// raw makes the terminal pass everything on as it is: what is behind the console
+// of a container is a terminal already, and two would each add to what passes.
+func (t *terminal) raw() error {
+	conn, err := t.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// Linux applies this to the inner end (ioctl_tty(2), pty(7)).
+	cerr := conn.Control(func(fd uintptr) {
+		var mode *unix.Termios
+		if mode, err = unix.IoctlGetTermios(int(fd), unix.TCGETS); err != nil {
+			return
+		}
+		mode.Iflag, mode.Oflag, mode.Lflag = unix.IGNPAR, 0, 0
+		err = unix.IoctlSetTermios(int(fd), unix.TCSETS, mode)
+	})
+	return errors.Join(cerr, err)
+}
+
 // end says that what comes out of the terminal from now on is not the command's:
 // what it wrote is read, and then there is no more.
 func (t *terminal) end() {

@@ -58,13 +58,16 @@ func BusyboxRoot(t testing.TB, ids *runtime.IDMap) string {
 		link(t, "busybox", filepath.Join(root, "bin", applet))
 	}
 	link(t, "../bin/busybox", filepath.Join(root, "sbin/init"))
+	const rc = "#!/bin/sh\necho booted $(cat /proc/sys/kernel/hostname) > /dev/console\n"
+	if err := os.WriteFile(filepath.Join(root, "etc/rc"), []byte(rc), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{
 		"etc/inittab": inittab,
-		"etc/rc":      "#!/bin/sh\necho booted $(cat /proc/sys/kernel/hostname) > /dev/console\n",
 		"etc/passwd":  "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n",
 		"etc/group":   "root:x:0:\nalice:x:1000:\n",
 	} {
-		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -113,13 +113,13 @@ static int become(void *payload)
 // from the monitor: no path of the container is walked.
 static bool open_terminal(struct lxc_container *c, const struct command *cmd, int *outer, int *inner)
 {
-	int devpts = c->devpts_fd(c);
+	int devpts = c->devpts_fd(c), locked = 0;
 
 	if (devpts < 0)
 		return false;
 	*outer = openat(devpts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	close(devpts);
-	if (*outer < 0)
+	if (*outer < 0 || ioctl(*outer, TIOCSPTLCK, &locked) < 0)
 		return false;
 	*inner = ioctl(*outer, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (*inner < 0)

@@ -92,10 +92,10 @@ void files_enter(int argc, char **argv)
 	settle(step);
 }
 
-// write_file writes text to an existing file in one call.
-static bool write_file(const char *path, const char *text)
+// write_proc writes text to a file of the host's /proc in one call.
+static bool write_proc(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int fd = openat(SHIM_PROC, path, O_WRONLY | O_CLOEXEC);
 	bool ok;
 
 	if (fd < 0)
@@ -124,11 +124,11 @@ static bool new_user_namespace(const char *host, const char *size)
 		if (read(pipes[0], &go, 1) != 1)
 			_exit(1);
 		snprintf(map, sizeof(map), "0 %s %s\n", host, size);
-		snprintf(path, sizeof(path), "/proc/%d/uid_map", self);
-		if (!write_file(path, map))
+		snprintf(path, sizeof(path), "%d/uid_map", self);
+		if (!write_proc(path, map))
 			_exit(1);
-		snprintf(path, sizeof(path), "/proc/%d/gid_map", self);
-		_exit(write_file(path, map) ? 0 : 1);
+		snprintf(path, sizeof(path), "%d/gid_map", self);
+		_exit(write_proc(path, map) ? 0 : 1);
 	}
 	if (unshare(CLONE_NEWUSER) < 0 || write(pipes[1], "g", 1) != 1)
 		return false;
