@@ -12,9 +12,13 @@ import (
 	"muster/state"
 )
 
-// Node is one member's part in the log, with its replica of the content.
+// replica lends a Node the methods of its Replica without the field's name.
+type replica = Replica
+
+// Node is one member's part in the log, with its replica of the content, whose
+// methods are the Node's own.
 type Node struct {
-	*Replica
+	*replica
 	cfg     Config
 	disk    *diskLog
 	machine *machine
@@ -48,12 +52,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	replica := newReplica()
-	n := &Node{
-		Replica: replica, cfg: cfg, disk: disk,
-		machine: &machine{replica: replica, log: cfg.Log, failed: make(chan struct{})},
-		led:     make(chan struct{}),
-	}
+	n := &Node{replica: newReplica(), cfg: cfg, disk: disk, led: make(chan struct{})}
+	n.machine = &machine{replica: n.replica, log: cfg.Log, failed: make(chan struct{})}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by Close
 	n.closing = cancel
 	if err := n.startRaft(background); err != nil {
@@ -156,6 +156,9 @@ func (n *Node) hasVoters() bool {
 	future := n.raft.GetConfiguration()
 	return future.Error() == nil && len(future.Configuration().Servers) > 0
 }
+
+// Replica returns the node's replica, for whoever only reads.
+func (n *Node) Replica() *Replica { return n.replica }
 
 // Leading reports whether this member is the coordinator, and under which term.
 // The term is the fencing token of what the coordinator does.
