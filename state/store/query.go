@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -56,6 +55,7 @@ var (
 	readWords  = []string{"SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA"}
 	writeWords = []string{"INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"}
 	returning  = regexp.MustCompile(`(?i)\breturning\b`)
+	writing    = regexp.MustCompile(`(?i)\b(insert|update|delete)\b`)
 	firstWord  = regexp.MustCompile(`^[A-Za-z]+`)
 	// A PRAGMA that names no value only reads.
 	readPragma = regexp.MustCompile(`(?i)^pragma\s+(table_info|index_list|index_info|foreign_key_list|foreign_key_check|integrity_check|quick_check|page_count|page_size|freelist_count|user_version)\b`)
@@ -76,6 +76,9 @@ func checkStatement(statement string, write bool) error {
 	case returning.MatchString(bare):
 		return state.Errorf(state.ErrInvalid, "RETURNING does not work on this database: ask for the row afterwards")
 	case slices.Contains(readWords, word) && !write:
+		if hidden := writing.FindString(bare); hidden != "" {
+			return state.Errorf(state.ErrInvalid, "%s would write: say that it should", strings.ToUpper(hidden))
+		}
 		return nil
 	case slices.Contains(writeWords, word):
 		if !write {
@@ -206,9 +209,10 @@ func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, e
 	t := &tx{q: s.q, now: time.Now().UTC(), revision: s.revision + 1}
 	objects, err := s.load(ctx)
 	if err != nil {
-		// Most likely the write put something into a column that is not what the
-		// column holds.
-		return nil, nil, inStatement(fmt.Errorf("the tables make no sense after it: %w", err))
+		if isLost(err) {
+			return nil, nil, err
+		}
+		return nil, nil, state.Errorf(state.ErrInvalid, "the tables make no sense after it: %w", err)
 	}
 	if err := w.compare(ctx, t, objects); err != nil {
 		return nil, nil, err
