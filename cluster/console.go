@@ -39,7 +39,7 @@ func (c *Cluster) Console(ctx context.Context, project, name string, width, heig
 		pumps := newPumps()
 		pumps.start(func() { consoleControl(ctx, op, terminal) })
 		pumps.start(func() {
-			_ = toWriter(terminal, sockets["0"])
+			toTerminal(terminal, sockets["0"])
 			_ = terminal.Close()
 		})
 		stop := context.AfterFunc(ctx, func() { _ = terminal.Close() })

@@ -305,7 +305,7 @@ func (c *Cluster) create(ctx context.Context, plan *createPlan, op *Operation) e
 		copied := *snapshot
 		copied.Project, copied.Instance = project, name
 		copied.Config = layCopied(snapshot.Config, nil)
-		if err := c.finish(ctx, store.CreateSnapshot{Snapshot: copied, Hint: store.Hint{Action: store.NoEvent}}); err != nil {
+		if err := c.finish(ctx, store.CreateSnapshot{Snapshot: copied, Within: plan.command.Intent.ID, Hint: store.Hint{Action: store.NoEvent}}); err != nil {
 			c.abandon(ctx, plan)
 			return err
 		}

@@ -116,7 +116,7 @@ func (c *Cluster) execTerminal(ctx context.Context, op *Operation, inst *held, s
 	pumps := newPumps()
 	pumps.start(func() { c.control(ctx, op, process) })
 	pumps.start(func() {
-		_ = toWriter(process.Terminal(), sockets["0"])
+		toTerminal(process.Terminal(), sockets["0"])
 		// Nobody sits at the terminal any more: what runs on it gets a hangup.
 		hangUp(process)
 	})

@@ -54,10 +54,13 @@ func (c *Cluster) Files(ctx context.Context, project, instance string) (io.ReadW
 	return c.node.Files(ctx, inst)
 }
 
+// absolute is a path inside an instance: clients leave the first slash out.
+func absolute(name string) string { return path.Clean("/" + name) }
+
 // dial opens a file client on an instance, for a path in it.
 func (c *Cluster) dial(ctx context.Context, project, instance, name string) (*sftp.Client, error) {
-	if !strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
-		return nil, state.Errorf(state.ErrInvalid, "path %q: want an absolute path", name)
+	if name == "" || strings.ContainsRune(name, 0) {
+		return nil, state.Errorf(state.ErrInvalid, "path %q: want a path inside the instance", name)
 	}
 	conn, err := c.Files(ctx, project, instance)
 	if err != nil {
@@ -78,7 +81,7 @@ func (c *Cluster) ReadFile(ctx context.Context, project, instance, name string) 
 	if err != nil {
 		return nil, err
 	}
-	read, err := readFile(client, path.Clean(name))
+	read, err := readFile(client, absolute(name))
 	if err != nil || read.Content == nil {
 		_ = client.Close()
 	}
@@ -152,7 +155,7 @@ func (c *Cluster) WriteFile(ctx context.Context, project, instance, name string,
 		return err
 	}
 	defer client.Close()
-	name = path.Clean(name)
+	name = absolute(name)
 	_, err = client.Lstat(name)
 	exists := err == nil
 	switch spec.Type {
@@ -274,7 +277,7 @@ func (c *Cluster) DeleteFile(ctx context.Context, project, instance, name string
 		return err
 	}
 	defer client.Close()
-	name = path.Clean(name)
+	name = absolute(name)
 	info, err := client.Lstat(name)
 	if err != nil {
 		return fileError(err, name)

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// tickEvery spaces the progress events of one operation.
-const tickEvery = 500 * time.Millisecond
+const (
+	// tickEvery spaces the progress events of one operation.
+	tickEvery = 500 * time.Millisecond
+	// tickDelay keeps what ends at once from having progress at all.
+	tickDelay = 100 * time.Millisecond
+)
 
 // Operation is a running operation in the hands of its run function. Its methods
 // may be called from any goroutine.
@@ -58,7 +62,7 @@ func (op *Operation) UpdateMetadata(values map[string]any) {
 	// Readers hold the old map.
 	op.metadata, op.updated = next, time.Now().UTC()
 	if op.tick == nil {
-		op.tick = time.AfterFunc(max(0, tickEvery-time.Since(op.ticked)), op.sendProgress)
+		op.tick = time.AfterFunc(max(tickDelay, tickEvery-time.Since(op.ticked)), op.sendProgress)
 	}
 }
 

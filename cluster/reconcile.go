@@ -53,7 +53,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 		}
 	}
 	for _, inst := range c.store.View().InstancesOn(self) {
-		if err := c.adopt(ctx, inst, found.Running); err != nil {
+		if err := c.adopt(ctx, inst); err != nil {
 			c.log.Error("record how an instance is", "instance", inst.Name, "error", err)
 		}
 	}
@@ -73,10 +73,14 @@ func readyNetworks(view *store.View) []*state.Network {
 }
 
 // adopt records how an instance is now; its daemon was away.
-func (c *Cluster) adopt(ctx context.Context, inst *state.Instance, running map[string]runtime.Info) error {
-	status := state.StatusStopped
-	if info, runs := running[node.HostName(inst.Project, inst.Name)]; runs {
-		status = info.Status
+func (c *Cluster) adopt(ctx context.Context, inst *state.Instance) error {
+	expanded, err := nodeInstance(c.store.View(), inst)
+	if err != nil {
+		return err
+	}
+	status, err := c.node.Status(ctx, expanded)
+	if err != nil {
+		return err
 	}
 	if status == inst.Status {
 		return nil
@@ -84,10 +88,6 @@ func (c *Cluster) adopt(ctx context.Context, inst *state.Instance, running map[s
 	c.log.Info("instance changed while the daemon was away", "instance", inst.Name, "was", inst.Status, "is", status)
 	if status != state.StatusStopped {
 		return c.record(ctx, inst, status, state.Config{"volatile.last_state.power": "RUNNING"}, "instance-started")
-	}
-	expanded, err := nodeInstance(c.store.View(), inst)
-	if err != nil {
-		return err
 	}
 	volatile := c.node.Ended(ctx, expanded)
 	// It was to be running: an autostart that goes by the last state starts it.

@@ -37,6 +37,13 @@ func toWriter(to io.Writer, from Socket) error {
 	}
 }
 
+// toTerminal writes what the socket sends until the connection ends. The end of a
+// client's input is no reason to end: what runs may have more to say.
+func toTerminal(to io.Writer, from Socket) {
+	for toWriter(to, from) == nil {
+	}
+}
+
 // toSocket sends what the reader gives until its end, then the empty text message
 // that tells clients so.
 func toSocket(to Socket, from io.Reader) error {

@@ -7,6 +7,7 @@ package clients
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,7 +84,7 @@ func TestLXC(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(work, "tree", "sub", "leaf"), []byte("leaf\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	replace := strings.NewReplacer("$IMAGE", image, "$WORK", work)
+	replace := strings.NewReplacer("$IMAGE", image, "$WORK", work, "$PORT", freePort(t))
 	for _, s := range lxcSteps {
 		s.run = replace.Replace(s.run)
 		start := time.Now()
@@ -93,6 +94,21 @@ func TestLXC(t *testing.T) {
 	if len(lxcSteps) < 60 {
 		t.Errorf("%d commands; want at least 60", len(lxcSteps))
 	}
+}
+
+// freePort is a port of the loopback address that nobody uses now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // lxcSteps are everyday commands, in an order that tells a story.
@@ -186,7 +202,7 @@ var lxcSteps = []step{
 	{run: "lxc publish c4 --alias mine", want: `(?i)fingerprint`},
 	{run: "lxc launch mine c5 && lxc exec c5 -- cat /root/state", want: `before`},
 	{run: "lxc init busybox c6 && lxc list --format csv -c s c6", want: `STOPPED`},
-	{run: "lxc launch busybox c7 -e && lxc stop -f c7 && lxc list --format csv -c n c7", want: `^\s*$`},
+	{run: "lxc launch busybox c7 -e && lxc stop -f c7 && lxc list --format csv -c n c7", want: `Starting c7\s*$`},
 	{run: "lxc delete c2", want: `(?i)running`, fails: true},
 	{run: "lxc delete -f c2 && lxc list --format csv -c n", want: `c1`},
 	{run: "lxc delete c4 c6 && lxc stop -f c5 && lxc delete c5", want: ``},
@@ -206,7 +222,17 @@ var lxcSteps = []step{
 	{run: "lxc operation list", want: `ID`},
 	{run: "lxc query /1.0 | grep api_version", want: `1\.0`},
 	{run: "lxc query -X PATCH -d '{\"config\":{\"user.x\":\"y\"}}' /1.0/instances/c1 && lxc config get c1 user.x", want: `y`},
-	{run: "lxc config set core.https_address 127.0.0.1:0", want: `(?i)port`, fails: true},
+	{run: "lxc config set core.https_address 192.0.2.1:8443", want: `192\.0\.2\.1`, fails: true},
+	{run: "lxc config set core.https_address 127.0.0.1:$PORT && lxc config get core.https_address", want: `127\.0\.0\.1`},
+	{run: "lxc config set core.trust_password sesame && lxc config show", want: `core.trust_password: (\"?true\"?)`},
+	{run: "lxc remote add far https://127.0.0.1:$PORT --accept-certificate --password wrong", want: `(?i)(password|not authorized)`, fails: true},
+	{run: "lxc remote add far https://127.0.0.1:$PORT --accept-certificate --password sesame && lxc list far: --format csv -c n", want: `c1`},
+	{run: "lxc exec far:c1 -- hostname", want: `c1`},
+	{run: "lxc config trust list --format csv", want: `client`},
+	{run: "lxc config trust remove $(lxc config trust list --format csv | tail -1 | cut -d, -f4) && lxc list far:", want: `(?i)not authorized|forbidden`, fails: true},
+	{run: "lxc config trust add --name bob | tail -1 > $WORK/token && lxc config trust list-tokens --format csv", want: `bob`},
+	{run: "lxc remote remove far && rm -f $HOME/client.* && lxc remote add far $(cat $WORK/token) --accept-certificate && lxc list far: --format csv -c n", want: `c1`},
+	{run: "lxc remote add again $(cat $WORK/token) --accept-certificate </dev/null", want: `(?i)error`, fails: true},
 	{run: "lxc config trust list", want: `TYPE`},
 	{run: "lxc stop --all -f && lxc list --format csv -c s", want: `STOPPED`},
 	{run: "lxc delete c1 && lxc list --format csv -c n", want: `^\s*$`},
