@@ -29,7 +29,7 @@ import (
 
 // serveUnix serves s on a socket of its own until the test ends, and returns a
 // client for it.
-func serveUnix(t *testing.T, s *Server) *caller {
+func serveUnix(t testing.TB, s *Server) *caller {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	listener, err := net.Listen("unix", path)
@@ -45,7 +45,7 @@ func serveUnix(t *testing.T, s *Server) *caller {
 
 // serveTLS serves s over TLS on a port of its own, and returns a maker of
 // clients that show the given certificate, or none.
-func serveTLS(t *testing.T, s *Server) func(*tls.Certificate) *caller {
+func serveTLS(t testing.TB, s *Server) func(*tls.Certificate) *caller {
 	t.Helper()
 	certificate := selfSigned(t, "server", time.Now().Add(time.Hour))
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -66,7 +66,7 @@ func serveTLS(t *testing.T, s *Server) func(*tls.Certificate) *caller {
 	}
 }
 
-func serve(t *testing.T, s *Server, listener net.Listener) {
+func serve(t testing.TB, s *Server, listener net.Listener) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // must outlive the clients' cleanups
 	ended := make(chan error, 1)
@@ -80,7 +80,7 @@ func serve(t *testing.T, s *Server, listener net.Listener) {
 }
 
 // selfSigned makes a certificate like those that clients make for themselves.
-func selfSigned(t *testing.T, name string, until time.Time) *tls.Certificate {
+func selfSigned(t testing.TB, name string, until time.Time) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -103,13 +103,13 @@ func selfSigned(t *testing.T, name string, until time.Time) *tls.Certificate {
 
 // caller talks to a server the way a plain HTTP client does.
 type caller struct {
-	t      *testing.T
+	t      testing.TB
 	base   string
 	client *http.Client
 	dialer *websocket.Dialer
 }
 
-func newCaller(t *testing.T, base string, transport *http.Transport, dialer *websocket.Dialer) *caller {
+func newCaller(t testing.TB, base string, transport *http.Transport, dialer *websocket.Dialer) *caller {
 	t.Cleanup(transport.CloseIdleConnections)
 	return &caller{t: t, base: base, client: &http.Client{Transport: transport, Timeout: 30 * time.Second}, dialer: dialer}
 }
@@ -209,7 +209,7 @@ func (c *caller) websocket(path string, header http.Header) (*websocket.Conn, st
 }
 
 // eventually fails the test when condition does not come true in time.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -25,7 +25,7 @@ import (
 // realm is a member without containers: a real store, coordination log,
 // operations, events and cluster behind a real server.
 type realm struct {
-	t          *testing.T
+	t          testing.TB
 	store      *store.Store
 	operations *cluster.Operations
 	events     *cluster.Events
@@ -38,7 +38,7 @@ type realm struct {
 const memberID = "5f0c1f5e-0000-4000-8000-000000000001"
 
 // newRealm starts one; it ends with the test.
-func newRealm(t *testing.T) *realm {
+func newRealm(t testing.TB) *realm {
 	t.Helper()
 	dir := t.TempDir()
 	x := &realm{t: t, identity: selfSigned(t, "member", time.Now().Add(time.Hour))}
@@ -56,6 +56,7 @@ func newRealm(t *testing.T) *realm {
 	x.operations, err = cluster.NewOperations(cluster.OperationsConfig{Coord: log, Member: memberID, Events: x.events, Log: slog.New(slog.DiscardHandler)})
 	x.must(err)
 	t.Cleanup(func() { x.must(x.operations.Close(context.WithoutCancel(t.Context()))) })
+	t.Cleanup(x.events.Follow(log.Replica(), x.operations.View))
 	whole := x.newCluster(dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
