@@ -193,24 +193,23 @@ func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) {
 	}
 }
 
-// apply runs entries against the content and tells everybody concerned. It is
+// apply runs an entry against the content and tells everybody concerned. It is
 // called by one goroutine only.
 func (r *Replica) apply(change func(c *content) error) error {
 	r.mu.Lock()
 	refusal := change(&r.content)
 	changed := r.content.takeChanged()
 	attention := r.content.takeAttention()
+	var woken []wake
 	for _, op := range changed {
 		if op.Status.Final() {
-			r.wake(op.ID, op)
+			woken = r.rouse(woken, op.ID, op)
 		}
 	}
-	if r.applied != nil {
-		close(r.applied)
-		r.applied = nil
-	}
+	moved := r.moveOn()
 	r.mu.Unlock()
 	r.tell(changed, attention)
+	deliver(woken, moved)
 	return refusal
 }
 
@@ -226,29 +225,52 @@ func (r *Replica) restore(restored content) {
 		}
 	}
 	slices.SortFunc(changed, func(a, b *Operation) int { return cmp.Compare(a.Revision, b.Revision) })
+	var woken []wake
 	for id := range r.waiters {
 		if op, known := restored.Operations[id]; !known || op.Status.Final() {
-			r.wake(id, op)
+			woken = r.rouse(woken, id, op)
 		}
 	}
-	if r.applied != nil {
-		close(r.applied)
-		r.applied = nil
-	}
+	moved := r.moveOn()
 	r.mu.Unlock()
 	r.tell(changed, true)
+	deliver(woken, moved)
 }
 
-// wake ends the waiting for an operation, which is nil when it is gone; the
-// caller holds mu.
-func (r *Replica) wake(id string, op *Operation) {
+// wake is a waiter with the operation it waited for, nil when that is gone.
+type wake struct {
+	waiter chan Operation
+	op     *Operation
+}
+
+// rouse takes the waiters for an operation off the list; the caller holds mu.
+func (r *Replica) rouse(woken []wake, id string, op *Operation) []wake {
 	for _, waiter := range r.waiters[id] {
-		if op != nil {
-			waiter <- *op
-		}
-		close(waiter)
+		woken = append(woken, wake{waiter, op})
 	}
 	delete(r.waiters, id)
+	return woken
+}
+
+// moveOn returns what waits for the content to move; the caller holds mu.
+func (r *Replica) moveOn() chan struct{} {
+	moved := r.applied
+	r.applied = nil
+	return moved
+}
+
+// deliver ends the waiting. It comes after the subscribers: whoever waited for
+// an end finds its event sent.
+func deliver(woken []wake, moved chan struct{}) {
+	for _, w := range woken {
+		if w.op != nil {
+			w.waiter <- *w.op
+		}
+		close(w.waiter)
+	}
+	if moved != nil {
+		close(moved)
+	}
 }
 
 func (r *Replica) tell(changed []*Operation, attention bool) {
