@@ -94,11 +94,12 @@ func (a *app) configSetCommand() *cobra.Command {
 		ValidArgsFunction: a.complete(instanceNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// "set KEY VALUE" is the server's, "set INSTANCE KEY VALUE" an
-			// instance's: the older way, without the equals sign.
+			// instance's: the older way, without the equals sign. Keys have a
+			// dot, which no instance has.
 			var t thing
 			var rest []string
 			var err error
-			if len(args) == 2 && !isKey(args[0]) && !isKey(args[1]) {
+			if len(args) == 2 && !isKey(args[0]) && !isKey(args[1]) && strings.Contains(args[0], ".") {
 				t, err = a.on("")
 				rest = args
 			} else {

@@ -116,7 +116,7 @@ func (e execFlags) interactively(both bool) (bool, error) {
 	return false, fmt.Errorf("mode %q is none of auto, interactive, non-interactive", e.mode)
 }
 
-// exec runs a command and returns its status as an exitStatus.
+// exec runs a command and returns a status other than 0 as an exitStatus.
 func (a *app) exec(ctx context.Context, t thing, command []string, flags execFlags) error {
 	interactive, err := flags.interactively(!a.piped() && terminal(a.stdout))
 	if err != nil {
@@ -141,13 +141,10 @@ func (a *app) exec(ctx context.Context, t thing, command []string, flags execFla
 	status, err := a.attached(ctx, interactive, streams, func(ctx context.Context, streams client.ExecStreams) (int, error) {
 		return t.Exec(ctx, t.name, post, streams)
 	})
-	if err != nil {
-		return err
-	}
 	if status != 0 {
-		return exitStatus(status)
+		return &exitStatus{code: status, err: err}
 	}
-	return nil
+	return err
 }
 
 // attached runs something that has our standard streams, with the terminal set

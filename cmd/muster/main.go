@@ -47,8 +47,11 @@ func report(w io.Writer, err error, interrupted bool) int {
 	if err == nil {
 		return 0
 	}
-	if status, ok := errors.AsType[exitStatus](err); ok {
-		return int(status)
+	if status, ok := errors.AsType[*exitStatus](err); ok {
+		if status.err != nil {
+			fmt.Fprintln(w, "Error:", status.err)
+		}
+		return status.code
 	}
 	if interrupted && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
 		if !errors.Is(err, context.Canceled) {
@@ -66,10 +69,14 @@ func report(w io.Writer, err error, interrupted bool) int {
 	return exitFailed
 }
 
-// exitStatus ends the program with the status of a command that ran elsewhere.
-type exitStatus int
+// exitStatus ends the program with the status of a command that ran elsewhere,
+// and says why it could not be run if it could not.
+type exitStatus struct {
+	code int
+	err  error
+}
 
-func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+func (e *exitStatus) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
 // usageError is a command line that can't be understood.
 type usageError struct {

@@ -1,8 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,11 @@ func (a *app) snapshotCommand() *cobra.Command {
 				return err
 			}
 			if post.Name == "" {
-				a.say("Snapshot name is: %s", snapshotName(op))
+				name, err := newestSnapshot(ctx, t)
+				if err != nil {
+					return err
+				}
+				a.say("Snapshot name is: %s", name)
 			}
 			return nil
 		},
@@ -65,17 +70,15 @@ func (a *app) snapshotCommand() *cobra.Command {
 	return cmd
 }
 
-// snapshotName reads the name of the snapshot that an operation made.
-func snapshotName(op *client.Operation) string {
-	for _, urls := range op.Resources {
-		for _, url := range urls {
-			before, _, _ := strings.Cut(url, "?")
-			if strings.Contains(before, "/snapshots/") {
-				return path.Base(before)
-			}
-		}
+// newestSnapshot is what the server called the snapshot just taken: operations do
+// not always say.
+func newestSnapshot(ctx context.Context, t thing) (string, error) {
+	snapshots, err := t.Snapshots(ctx, t.name)
+	if err != nil || len(snapshots) == 0 {
+		return "", err
 	}
-	return "(not told)"
+	newest := slices.MaxFunc(snapshots, func(x, y api.InstanceSnapshot) int { return x.CreatedAt.Compare(y.CreatedAt) })
+	return newest.Name, nil
 }
 
 func (a *app) restoreCommand() *cobra.Command {

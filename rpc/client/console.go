@@ -31,7 +31,9 @@ func (c *Client) Console(ctx context.Context, instance string, post api.Instance
 	}
 	detached, detach := context.WithCancelCause(ctx)
 	defer detach(nil)
-	if streams.Stdin != nil {
+	if streams.Stdin == nil {
+		s.mute = true
+	} else {
 		streams.Stdin = &untilLeft{from: streams.Stdin, leave: detach}
 	}
 	err = s.run(detached, streams)
@@ -50,11 +52,13 @@ type untilLeft struct {
 	leave context.CancelCauseFunc
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. It never ends with io.EOF, since leaving a console
+// is no reason to press ctrl-d on it.
 func (u *untilLeft) Read(p []byte) (int, error) {
 	n, err := u.from.Read(p)
 	if err != nil {
 		u.leave(err)
+		err = ErrDetached
 	}
 	return n, err
 }

@@ -31,7 +31,9 @@ type ExecStreams struct {
 
 // Exec runs a command in an instance and returns its exit status once it has
 // ended and all its output is written. The websockets are always used, so
-// post.WaitForWS need not be set. An error means that the status is unknown.
+// post.WaitForWS need not be set. An error that comes with a status other than 0
+// is the server's word on a command that could not be run (127: there is none,
+// 126: it is no program); with 0, the status is unknown.
 func (c *Client) Exec(ctx context.Context, instance string, post api.InstanceExecPost, streams ExecStreams) (int, error) {
 	post.WaitForWS = true
 	op, err := c.start(ctx, request{method: http.MethodPost, path: at("instances", instance, "exec"), body: post})
@@ -46,10 +48,11 @@ func (c *Client) Exec(ctx context.Context, instance string, post api.InstanceExe
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err := op.Wait(ctx, nil); err != nil {
-		return 0, err
-	}
+	err = op.Wait(ctx, nil)
 	status, ok := op.Metadata["return"].(float64)
+	if err != nil {
+		return int(status), err
+	}
 	if !ok {
 		return 0, errors.Join(fmt.Errorf("operation %s ended without an exit status", op.ID), streamErr)
 	}
@@ -73,6 +76,8 @@ type session struct {
 	// stdin, stdout and stderr are one and the same when there is a terminal.
 	stdin, stdout, stderr *websocket.Conn
 	all                   []*websocket.Conn
+	// mute sends no input, and not even its end.
+	mute bool
 }
 
 // attach opens the websockets whose secrets the operation's metadata holds.
@@ -164,15 +169,19 @@ func (s *session) run(ctx context.Context, streams ExecStreams) error {
 // sendInput copies stdin in a goroutine that nobody waits for: a read from a
 // terminal can't be interrupted. It ends at the first write after the close.
 func (s *session) sendInput(stdin io.Reader) {
-	if stdin == nil {
-		// A terminal's input never "ends": an end would close the command's
-		// terminal before it could say anything.
-		if s.stdin != s.stdout {
-			_ = s.stdin.WriteMessage(websocket.TextMessage, nil)
-		}
+	end := endOfStream
+	if s.stdin == s.stdout {
+		end = endOfTyping
+	}
+	if s.mute {
 		return
 	}
-	go func() { _ = transmit(s.stdin, stdin) }()
+	if stdin == nil {
+		// A broken connection shows when the output is read.
+		_ = end(s.stdin, 0)
+		return
+	}
+	go func() { _ = transmit(s.stdin, stdin, end) }()
 }
 
 func (s *session) sendControl(ctx context.Context, messages <-chan api.InstanceExecControl) {

@@ -30,6 +30,12 @@ func (c *Client) dialWebsocket(ctx context.Context, p string, query url.Values) 
 	c.log.DebugContext(ctx, "websocket", "path", p)
 	conn, resp, err := dialer.DialContext(ctx, address.String(), http.Header{"User-Agent": {c.agent}})
 	if err == nil {
+		// A pong that can't be sent any more must not hide what is still to be
+		// read: the other side may have closed right after its last words.
+		conn.SetPingHandler(func(data string) error {
+			_ = conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second))
+			return nil
+		})
 		return conn, nil
 	}
 	if ctx.Err() != nil {
@@ -76,19 +82,40 @@ func receive(conn *websocket.Conn, w io.Writer) error {
 	}
 }
 
-// transmit sends what r yields, then the empty text message that means "no
-// more" (what stock clients and servers agree on).
-func transmit(conn *websocket.Conn, r io.Reader) error {
+// endOfStream is the empty text message that means "no more": what stock clients
+// and servers agree on.
+func endOfStream(conn *websocket.Conn, _ byte) error {
+	return conn.WriteMessage(websocket.TextMessage, nil)
+}
+
+// endOfTyping is what a person would press: ctrl-d, and once more when the line
+// is not empty. A terminal whose input "ended" would be hung up instead, with
+// the command in the middle of its work.
+func endOfTyping(conn *websocket.Conn, last byte) error {
+	keys := []byte{ctrlD}
+	if last != '\n' && last != 0 {
+		keys = append(keys, ctrlD)
+	}
+	return conn.WriteMessage(websocket.BinaryMessage, keys)
+}
+
+const ctrlD = 0x04
+
+// transmit sends what r yields; at its end it calls end with the last byte sent,
+// or 0.
+func transmit(conn *websocket.Conn, r io.Reader, end func(conn *websocket.Conn, last byte) error) error {
 	buf := make([]byte, 32*1024)
+	var last byte
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
+			last = buf[n-1]
 			if werr := conn.WriteMessage(websocket.BinaryMessage, buf[:n]); werr != nil {
 				return werr
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return conn.WriteMessage(websocket.TextMessage, nil)
+			return end(conn, last)
 		}
 		if err != nil {
 			return err

@@ -191,6 +191,10 @@ func blockable(s string) bool {
 // sign that could mean something.
 var plain = regexp.MustCompile(`^(?:[A-Za-z]|[/_][A-Za-z0-9])[A-Za-z0-9 _./@%+-]*(?::[A-Za-z0-9_./@%+-]+)*$`)
 
+// figures start with a digit and are no number, date or time to any reader:
+// addresses, networks, and sizes such as 1GiB.
+var figures = regexp.MustCompile(`^(?:[0-9]+(?:\.[0-9]+){3}(?:/[0-9]+)?|[0-9]+(?:\.[0-9]+)?[kKMGTPE]i?B|/)$`)
+
 // words are plain by their signs, and still not strings to some reader.
 var words = map[string]bool{
 	"y": true, "n": true, "yes": true, "no": true, "on": true, "off": true,
@@ -199,6 +203,9 @@ var words = map[string]bool{
 
 func quoted(s string) string {
 	if plain.MatchString(s) && !words[strings.ToLower(s)] && !strings.HasSuffix(s, " ") {
+		return s
+	}
+	if figures.MatchString(s) {
 		return s
 	}
 	// Inside double quotes YAML takes JSON's escapes.

@@ -37,7 +37,7 @@ description: "two: cores"
 devices:
   none: {}
   root:
-    path: "/"
+    path: /
     type: disk
 name: two
 used_by:
@@ -124,6 +124,7 @@ func TestRoundTrip(t *testing.T) {
 		"1e3", ".inf", "---", "? x", "a\r\nb", "\x01", "12:30:45", "~", "null", "Yes", "0x1f", "- a", "a: b", "a #b", "#a",
 		" a", "a ", "a\n", "\n", "\na", "a\n\n", "a\n b\n", "  a\nb", "a\tb", "\ta\nb", "a\n\n\nb", "*a", "&a", "!a", "@a", "%a",
 		"'", "\"", "\\", "{", "}", "[", "]", ",", "|", ">", "<<", "=", "ü", "\u2028", "\ufeff", "\u0085", "a:", ":a", "a\nb: c\n# d", "", "😀",
+		"10.0.0.1", "10.0.0.1/24", "1GiB", "1.5GiB", "1EB", "100kB", "/", "1.2.3", "1/2", "00:16:3e:01:02:03", "2026-11-21",
 	}
 	text := rapid.OneOf(rapid.SampledFrom(hard), rapid.String(), rapid.StringMatching(`[a-z .:#\n|>-]{0,12}`))
 	rapid.Check(t, func(t *rapid.T) {
