@@ -58,7 +58,7 @@ func (r *Runtime) cleanup(ctx context.Context, id string) error {
 		return err
 	}
 	// liblxc's lock file, which it never removes itself.
-	lock := filepath.Join("/run/lxc/lock", r.dir, "."+id)
+	lock := filepath.Join(r.liblxcLocks(), "."+id)
 	if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -34,7 +34,8 @@ func (r *Runtime) liblxcConfig(spec runtime.Spec, settings []cgroup.Setting) str
 	c := &config{}
 	run := r.run(spec.ID)
 	c.set("lxc.log.file", filepath.Join(run, wire.Log))
-	c.set("lxc.log.level", "WARN")
+	// Warnings come with every command that is run, and the log is not bounded.
+	c.set("lxc.log.level", "ERROR")
 	c.set("lxc.console.logfile", filepath.Join(run, wire.ConsoleLog))
 	c.setf("lxc.console.size", "%d", consoleLogSize)
 	c.set("lxc.console.rotate", "1")
@@ -49,7 +50,7 @@ func (r *Runtime) liblxcConfig(spec runtime.Spec, settings []cgroup.Setting) str
 	// it is then. liblxc, left alone, would start it with the one it has in
 	// memory; a hook that fails keeps it from that.
 	c.set("lxc.hook.version", "1")
-	c.set("lxc.hook.post-stop", `test "$LXC_TARGET" != reboot`)
+	c.set("lxc.hook.post-stop", `/usr/bin/test "$LXC_TARGET" != reboot`)
 
 	c.set("lxc.rootfs.path", "dir:"+spec.Rootfs)
 	r.confinement(c, spec)

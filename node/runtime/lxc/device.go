@@ -100,7 +100,15 @@ func (r *Runtime) addDevice(ctx context.Context, c *container, spec runtime.Spec
 // removeDevice takes a device away. The right to it stays while another node of
 // the container stands for the same device.
 func (r *Runtime) removeDevice(ctx context.Context, c *container, spec runtime.Spec, device runtime.Device) error {
-	if err := removeMount(c, device.Path); err != nil {
+	err := removeAt(c, device.Path, func() error {
+		// The empty file that the node was bound over.
+		var stat unix.Stat_t
+		if err := unix.Lstat(device.Path, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Size > 0 {
+			return nil //nolint:nilerr // The container has something else there now.
+		}
+		return unix.Unlink(device.Path)
+	})
+	if err != nil {
 		return err
 	}
 	same := 0

@@ -31,7 +31,9 @@ import (
 // Config is what Open needs.
 type Config struct {
 	// Dir holds a run directory for each container. Two daemons never share one;
-	// everything on the machine that has a name derives from it.
+	// everything on the machine that has a name derives from it. Others must be
+	// able to pass through it and its parents (mode 0711), since the root of a
+	// container is one of them.
 	Dir string
 	// Shim is the path of muster-shim.
 	Shim string
@@ -104,6 +106,9 @@ func (r *Runtime) Driver() runtime.Driver { return runtime.Driver{Name: "lxc", V
 // Close implements runtime.Runtime.
 func (r *Runtime) Close() error {
 	r.watch.close()
+	// Not earlier: liblxc makes these, and what it starts meanwhile needs them.
+	r.groups.Group(r.prefix).Prune()
+	_ = os.Remove(r.liblxcLocks())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sealed := r.sealed
@@ -122,6 +127,9 @@ func (r *Runtime) group(id string) cgroup.Group { return r.all(id).Below("payloa
 
 // all holds everything of a container, its monitor too.
 func (r *Runtime) all(id string) cgroup.Group { return r.groups.Group(r.prefix).Below(id) }
+
+// liblxcLocks is where liblxc keeps a lock file for each container.
+func (r *Runtime) liblxcLocks() string { return filepath.Join("/run/lxc/lock", r.dir) }
 
 // LogFile implements runtime.Runtime.
 func (r *Runtime) LogFile(id, name string) string {

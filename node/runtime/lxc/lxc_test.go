@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
+	if dir := os.Getenv(daemonVariable); dir != "" {
+		return 0, beDaemon(dir)
+	}
 	if os.Geteuid() == 0 {
 		dir, err := os.MkdirTemp("", "muster-shim-")
 		if err != nil {
@@ -62,7 +65,14 @@ func open(t testing.TB) *lxc.Runtime {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers can't be started without")
 	}
-	return openAt(t, filepath.Join(t.TempDir(), "containers"))
+	dir := t.TempDir()
+	// As MUSTER_DIR must be, so that containers reach their device nodes.
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return openAt(t, filepath.Join(dir, "containers"))
 }
 
 func openAt(t testing.TB, dir string) *lxc.Runtime {
@@ -110,4 +120,3 @@ func start(t testing.TB, r runtime.Runtime, s runtime.Spec) runtime.Info {
 	}
 	return info
 }
-

@@ -109,16 +109,25 @@ func detachedMount(c *container, spec runtime.Spec, mount runtime.Mount) (*os.Fi
 // removeMount unmounts what addMount or liblxc mounted. What the container has
 // unmounted itself is gone already.
 func removeMount(c *container, path string) error {
+	return removeAt(c, path, nil)
+}
+
+// removeAt unmounts a path of the container and calls after, both within the
+// container's mounts: only the container's own can be reached there, by any path.
+func removeAt(c *container, path string, after func() error) error {
 	err := inside.OnThread(func() error {
 		if err := inside.EnterMounts(c.init.fd()); err != nil {
 			return err
 		}
-		// Only the container's own mounts can be reached by any path here.
-		return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		if after == nil {
+			return nil
+		}
+		return after()
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}

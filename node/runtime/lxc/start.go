@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,7 +118,9 @@ func (r *Runtime) checkRaw(ctx context.Context, raw string) error {
 // prepare writes the run directory.
 func (r *Runtime) prepare(spec runtime.Spec) error {
 	run := r.run(spec.ID)
-	if err := os.MkdirAll(run, 0o700); err != nil {
+	// The container's root passes through on its way to its device nodes; the
+	// files are root's alone.
+	if err := os.MkdirAll(run, 0o711); err != nil {
 		return err
 	}
 	for _, name := range []string{wire.Goal, wire.Exit, wire.State, wire.Init} {
@@ -200,25 +203,29 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec) error {
 	case errors.As(err, &exit) && exit.ExitCode() == wire.Busy:
 		return state.Errorf(state.ErrConflict, "container %s runs already", spec.ID)
 	case errors.As(err, &exit):
-		return state.Errorf(state.ErrConflict, "start container %s: %s", spec.ID, r.lastWords(spec.ID))
+		return state.Errorf(state.ErrConflict, "start container %s: %s", spec.ID, r.lastWords(spec.ID, 0))
 	}
 	return fmt.Errorf("start container %s: %w", spec.ID, err)
 }
 
-// lastWords is the first error in liblxc's log: those after it are its
-// consequences.
-func (r *Runtime) lastWords(id string) string {
+// lastWords is the first error in liblxc's log after an offset: those after it are
+// its consequences.
+func (r *Runtime) lastWords(id string, offset int64) string {
 	path := r.LogFile(id, wire.Log)
 	file, err := os.Open(path)
 	if err != nil {
 		return "liblxc left no log"
 	}
 	defer func() { _ = file.Close() }()
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return "liblxc's log can't be read"
+	}
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		// lxc NAME TIME ERROR SOURCE - FILE:FUNCTION:LINE - MESSAGE
 		_, rest, found := strings.Cut(lines.Text(), " ERROR ")
-		if !found {
+		// The hook that keeps liblxc from rebooting by itself fails on purpose.
+		if !found || strings.Contains(rest, "run_buffer") || strings.Contains(rest, "post-stop") {
 			continue
 		}
 		if parts := strings.SplitN(rest, " - ", 3); len(parts) == 3 {

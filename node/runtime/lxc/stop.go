@@ -233,6 +233,10 @@ func (r *Runtime) Restart(ctx context.Context, id string, how runtime.Stop) (run
 		}
 		return r.Start(ctx, spec)
 	}
+	var logged int64
+	if log, err := os.Stat(r.LogFile(id, wire.Log)); err == nil {
+		logged = log.Size()
+	}
 	if how.Force {
 		err = r.killToRestart(ctx, c)
 	} else {
@@ -243,7 +247,7 @@ func (r *Runtime) Restart(ctx context.Context, id string, how runtime.Stop) (run
 	}
 	next, err := r.find(ctx, id)
 	if errors.Is(err, state.ErrNotFound) {
-		return runtime.Info{}, state.Errorf(state.ErrConflict, "start container %s again: %s", id, r.lastWords(id))
+		return runtime.Info{}, state.Errorf(state.ErrConflict, "start container %s again: %s", id, r.lastWords(id, logged))
 	}
 	if err != nil {
 		return runtime.Info{}, err

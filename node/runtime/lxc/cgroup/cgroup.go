@@ -246,6 +246,14 @@ func (g Group) Remove() error {
 	return errors.Join(errs...)
 }
 
+// Prune removes the group if nothing is in it and nothing below it.
+func (g Group) Prune() {
+	for _, h := range g.host.Hierarchies {
+		// What is in use stays; the kernel says so.
+		_ = os.Remove(g.dir(h))
+	}
+}
+
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
