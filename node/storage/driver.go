@@ -49,6 +49,9 @@ type driver interface {
 	dropImage(ctx context.Context, fingerprint string) error
 	// keepImage brings a hidden image back; false says that there is none.
 	keepImage(fingerprint string) (bool, error)
+	// compact frees what a volume that is not mounted no longer needs after
+	// one of its snapshots went.
+	compact(ctx context.Context, path string) error
 	// instant says that clone takes no time worth speaking of and sees one
 	// instant of a mounted volume.
 	instant() bool

@@ -51,7 +51,8 @@ func (p *Pool) probe(ctx context.Context) (features Features, err error) {
 		return features, nil
 	}
 	overlay := func(lower string) error {
-		return mountOverlay(p.name, at, []string{lower}, filepath.Join(dir, "upper"), filepath.Join(dir, "work"), 0)
+		o := overlayMount{lowers: []string{lower}, upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
+		return o.mount(p.name, at, 0)
 	}
 	if features.Overlay, err = attempt(func() error { return overlay(lower) }); err != nil {
 		return features, err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -469,4 +470,24 @@ func rootOf(t testing.TB, p *storage.Pool) string {
 	noError(t, err)
 	noError(t, p.DeleteVolume(t.Context(), vol))
 	return filepath.Dir(filepath.Dir(filepath.Dir(dir)))
+}
+
+// asRootOf runs do with files made in the name of a container's root, so that
+// they can be made on a mount that maps ids.
+func asRootOf(base int, do func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsgid(base); err != nil {
+		return err
+	}
+	if err := unix.Setfsuid(base); err != nil {
+		return err
+	}
+	defer func() {
+		// Back to root, or the thread must not be used again: neither call
+		// tells, so look.
+		_ = unix.Setfsuid(0)
+		_ = unix.Setfsgid(0)
+	}()
+	return do()
 }

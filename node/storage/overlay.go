@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -177,6 +178,11 @@ func (d *overlayDriver) hold(ctx context.Context, path string, mounted bool) (*o
 		return d.dirDriver.hold(ctx, path, mounted)
 	}
 	if !mounted && c.Upper != nil {
+		if mounted, err = d.busy(ctx, *c.Upper, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+	if !mounted && c.Upper != nil {
 		if c, err = d.freeze(ctx, path, c); err != nil {
 			return nil, err
 		}
@@ -211,7 +217,7 @@ func (d *overlayDriver) freeze(ctx context.Context, path string, c *chain) (*cha
 	if err := writeChain(path, frozen); err != nil {
 		return nil, err
 	}
-	return frozen, nil
+	return d.shorten(ctx, path, frozen)
 }
 
 // blank reports whether nothing was written to the upper directory of c.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,8 +43,8 @@ func (d *overlayDriver) mount(ctx context.Context, path, target string, ids *IDM
 				return err
 			}
 		}
-		work := d.pool.in(dirLayers, c.Upper.ID, "work")
-		return mountOverlay(d.pool.name, target, lowers, d.files(*c.Upper), work, flagsFor(ids))
+		o := overlayMount{lowers: lowers, upper: d.files(*c.Upper), work: d.pool.in(dirLayers, c.Upper.ID, "work")}
+		return o.mount(d.pool.name, target, flagsFor(ids))
 	})
 }
 
@@ -62,6 +64,13 @@ func (d *overlayDriver) turn(ctx context.Context, path string, c *chain) (*chain
 		return nil, err
 	}
 	if !blank {
+		busy, err := d.busy(ctx, *c.Upper, 2*time.Second)
+		if err != nil {
+			return nil, err
+		}
+		if busy {
+			return nil, state.Errorf(state.ErrConflict, "the volume is still in use by a process of its container")
+		}
 		return d.freeze(ctx, path, c)
 	}
 	without := &chain{Layers: c.Layers, Project: c.Project}
@@ -69,6 +78,43 @@ func (d *overlayDriver) turn(ctx context.Context, path string, c *chain) (*chain
 		return nil, err
 	}
 	return without, d.drop(ctx, []layer{*c.Upper})
+}
+
+// busy reports whether an overlay that writes to the layer exists anywhere, if
+// need be after waiting for its end: a container that was stopped holds its
+// mount a moment longer, and one that runs holds it even if the mount on the
+// host was lost. To freeze its layer would be to change files under it.
+func (d *overlayDriver) busy(ctx context.Context, l layer, patience time.Duration) (bool, error) {
+	stage, err := d.pool.staged()
+	if err != nil {
+		return false, err
+	}
+	defer d.pool.tidy(ctx, stage)
+	at := func(name string) string { return filepath.Join(stage, name) }
+	if err := errors.Join(os.Mkdir(at("lower"), 0o700), os.Mkdir(at("upper"), 0o700), os.Mkdir(at("at"), 0o700)); err != nil {
+		return false, err
+	}
+	o := overlayMount{lowers: []string{at("lower")}, upper: at("upper"), work: filepath.Join(d.pool.in(dirLayers), l.ID, "work"), refuseBusy: true}
+	for deadline := time.Now().Add(patience); ; {
+		err := o.mount(d.pool.name, at("at"), 0)
+		switch {
+		case err == nil:
+			return false, d.pool.unmountPath(context.WithoutCancel(ctx), at("at"))
+		case errors.Is(err, unix.ESTALE):
+			// The index of an earlier probe is in the work directory. The
+			// kernel looks at it after it has found the directory free.
+			return false, nil
+		case !errors.Is(err, unix.EBUSY):
+			return false, err
+		case time.Now().After(deadline):
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // addUpper gives c an upper directory whose root is like that of below, the
@@ -96,7 +142,7 @@ func (d *overlayDriver) mountReadOnly(c *chain, target string, ids *IDMap) error
 		return bindRootFS(d.pool, d.files(layers[0]), target, layers[0].IDs, ids, true)
 	}
 	return d.withLayers(layers, ids, func(lowers []string) error {
-		return mountOverlay(d.pool.name, target, lowers, "", "", flagsFor(ids)|unix.MS_RDONLY)
+		return overlayMount{lowers: lowers}.mount(d.pool.name, target, flagsFor(ids)|unix.MS_RDONLY)
 	})
 }
 
@@ -142,15 +188,25 @@ func (p *Pool) mapped(dir string, disk, shown *IDMap) (at string, done func() er
 	}, nil
 }
 
-// mountOverlay mounts an overlay of the directories, the topmost first, with
-// upper and work if they are not empty.
+// overlayMount is what an overlay is made of: directories, the topmost first,
+// with upper and work if it can be written to.
+type overlayMount struct {
+	lowers      []string
+	upper, work string
+	// refuseBusy makes an upper or work directory that another overlay has an
+	// error (EBUSY).
+	refuseBusy bool
+}
+
+// mount mounts the overlay at target.
 //
-// redirect_dir lets a container rename directories of its image. metacopy and
-// index stay off: the first would let a forged upper directory read files of
-// the image that are not its own, the second refuses an upper directory that a
-// dying mount still has. volatile is never used: after a power loss it leaves
-// no way to tell what was lost.
-func mountOverlay(source, target string, lowers []string, upper, work string, flags uintptr) error {
+// redirect_dir lets a container rename directories of its image. metacopy is
+// off because it would let a forged upper directory read files of the image
+// that are not its own. index is off because it refuses an upper directory
+// that a dying mount still has, and one whose layers below have changed, as
+// merging changes them. volatile is never used: after a power loss it leaves no
+// way to tell what was lost.
+func (o overlayMount) mount(source, target string, flags uintptr) error {
 	// Paths go in as descriptors: options have no safe way to say ":" or ","
 	// on all kernels, and are limited to a page.
 	var fds []int
@@ -168,27 +224,31 @@ func mountOverlay(source, target string, lowers []string, upper, work string, fl
 		return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 	}
 	var lowerNames []string
-	for _, dir := range lowers {
+	for _, dir := range o.lowers {
 		n, err := name(dir)
 		if err != nil {
 			return err
 		}
 		lowerNames = append(lowerNames, n)
 	}
-	options := "lowerdir=" + strings.Join(lowerNames, ":") + ",redirect_dir=on,index=off,metacopy=off"
-	if upper != "" {
-		u, err := name(upper)
+	index := "off"
+	if o.refuseBusy {
+		index = "on"
+	}
+	options := "lowerdir=" + strings.Join(lowerNames, ":") + ",redirect_dir=on,metacopy=off,index=" + index
+	if o.upper != "" {
+		u, err := name(o.upper)
 		if err != nil {
 			return err
 		}
-		w, err := name(work)
+		w, err := name(o.work)
 		if err != nil {
 			return err
 		}
 		options += ",upperdir=" + u + ",workdir=" + w
 	}
 	if len(options) >= os.Getpagesize() {
-		return state.Errorf(state.ErrConflict, "the volume has %d layers, more than can be mounted", len(lowers))
+		return state.Errorf(state.ErrConflict, "the volume has %d layers, more than can be mounted", len(o.lowers))
 	}
 	if err := unix.Mount(source, target, "overlay", flags, options); err != nil {
 		return fmt.Errorf("mount overlay at %s: %w", target, err)

@@ -340,7 +340,24 @@ func (p *Pool) DeleteVolume(ctx context.Context, vol Volume) error {
 	}
 	// From here on the volume is gone; if removing its files is interrupted,
 	// Reconcile ends it.
-	return p.fault(p.discard(context.WithoutCancel(ctx), trash), "delete %s", vol)
+	if err := p.discard(context.WithoutCancel(ctx), trash); err != nil || vol.Snapshot == "" {
+		return p.fault(err, "delete %s", vol)
+	}
+	return p.fault(p.compact(ctx, vol.Live()), "delete %s", vol)
+}
+
+// compact lets the driver tidy a volume up, unless it is mounted.
+func (p *Pool) compact(ctx context.Context, vol Volume) error {
+	unlock, err := p.mounting.write(ctx, vol.key())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	mounted, err := p.anyMount(vol)
+	if err != nil || mounted || !exists(p.content(vol)) {
+		return err
+	}
+	return p.drv.compact(ctx, p.content(vol))
 }
 
 // VolumePresent reports whether the volume or snapshot exists.

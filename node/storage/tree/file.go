@@ -1,8 +1,10 @@
 package tree
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -142,4 +144,29 @@ func (c *copier) plain(src, dst int, at, end int64) error {
 		at += int64(n)
 	}
 	return nil
+}
+
+// CopyFile makes dst, which must not exist, a copy of the file src, whatever
+// its kind but a directory.
+func CopyFile(ctx context.Context, dst, src string, opts Options) error {
+	c := newCopier(ctx, opts)
+	from, err := openDir(unix.AT_FDCWD, filepath.Dir(src))
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", src, err)
+	}
+	defer unix.Close(from)
+	to, err := openDir(unix.AT_FDCWD, filepath.Dir(dst))
+	if err != nil {
+		return fmt.Errorf("copy to %s: %w", dst, err)
+	}
+	defer unix.Close(to)
+	var st unix.Stat_t
+	name := filepath.Base(src)
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("copy %s: %w", src, err)
+	}
+	if name != filepath.Base(dst) {
+		return fmt.Errorf("copy %s: a copy keeps its name", src)
+	}
+	return c.nondir(from, to, name, src, &st)
 }
