@@ -118,7 +118,7 @@ func TestHowOperationsEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if info.Status != "Running" || info.StatusCode != 103 || info.Class != "task" || info.Location != "ant" {
+			if info.Status != "Running" || coord.StatusCode(info.StatusCode) != coord.Running || info.Class != "task" || info.Location != "ant" {
 				t.Errorf("started as %+v; want a running task at ant", info)
 			}
 			if tc.cancel {

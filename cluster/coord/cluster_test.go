@@ -237,13 +237,13 @@ func TestASnapshotHoldsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.must(t, FinishOperation{ID: "1", Status: Failure, Err: "after the snapshot"})
-	want := n.replica.content.copy()
+	want := n.content.copy()
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
 
 	again := lone(t, dir, Config{})
-	got := again.replica.content.copy()
+	got := again.content.copy()
 	if err := got.check(); err != nil {
 		t.Error(err)
 	}
@@ -343,7 +343,7 @@ func TestFinishedOperationsAreForgottenInTime(t *testing.T) {
 	tend(4*time.Second, 7, "stock clients ask within 5 s")
 	tend(6*time.Second, 4, "only three finished ones are kept")
 	tend(12*time.Second, 4, "the three are within their minute")
-	if err := n.replica.content.check(); err != nil {
+	if err := n.content.check(); err != nil {
 		t.Error(err)
 	}
 }

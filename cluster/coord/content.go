@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"muster/state"
@@ -80,19 +81,11 @@ func hasNil[V any](m map[string]*V) bool {
 // copy returns a content that shares the values but not the maps.
 func (c *content) copy() content {
 	same := *c
-	same.Members = cloneMap(c.Members)
-	same.Leases = cloneMap(c.Leases)
-	same.Locks = cloneMap(c.Locks)
-	same.Operations = cloneMap(c.Operations)
+	same.Members = maps.Clone(c.Members)
+	same.Leases = maps.Clone(c.Leases)
+	same.Locks = maps.Clone(c.Locks)
+	same.Operations = maps.Clone(c.Operations)
 	return same
-}
-
-func cloneMap[V any](m map[string]*V) map[string]*V {
-	clone := make(map[string]*V, len(m))
-	for k, v := range m {
-		clone[k] = v
-	}
-	return clone
 }
 
 func (c *content) takeChanged() []*Operation {
@@ -321,7 +314,7 @@ func (e coordinatorElected) apply(c *content, _ uint64) error {
 	if e.Term < c.Coordinator.Term {
 		return state.Errorf(state.ErrConflict, "term %d is over: %s coordinates under term %d", e.Term, c.Coordinator.Member, c.Coordinator.Term)
 	}
-	c.Coordinator = Coordinator{Member: e.Member, Term: e.Term}
+	c.Coordinator = Coordinator(e)
 	c.attention = true
 	return nil
 }

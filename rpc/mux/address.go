@@ -196,15 +196,15 @@ func ParseAddress(address string) (string, error) {
 			port = DefaultPort
 		}
 	}
-	if number, err := strconv.ParseUint(port, 10, 16); err != nil {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
 		return wrong("the port is a number from 1 to 65535")
-	} else {
-		port = strconv.FormatUint(number, 10)
 	}
+	port = strconv.FormatUint(number, 10)
 	if host == "" {
 		host = "::"
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if ip, valid := parseIP(host); valid {
 		host = ip.String()
 	} else if !validHost(host) {
 		return wrong("the host is neither an IP address nor a host name")
@@ -213,8 +213,15 @@ func ParseAddress(address string) (string, error) {
 }
 
 func validIP(text string) bool {
-	_, err := netip.ParseAddr(text)
-	return err == nil
+	_, valid := parseIP(text)
+	return valid
+}
+
+// parseIP reads an IP address. Its zone is the name of an interface: brackets
+// and the like in it would change what the address means.
+func parseIP(text string) (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(text)
+	return ip, err == nil && !strings.ContainsAny(ip.Zone(), "[]%: ")
 }
 
 func validHost(host string) bool {

@@ -331,14 +331,14 @@ func TestOnlyMembersSpeakTheProtocolsOfMembers(t *testing.T) {
 		protos []string
 		want   string
 	}{
-		"a member of the cluster is let in":          {ptr(sibling(t, i, "bee")), []string{mux.GRPC}, "hello bee, this is muster/grpc\n"},
-		"h2 offered beside it makes no difference":   {ptr(sibling(t, i, "bee")), []string{"h2", mux.Raft}, "hello bee, this is muster/raft\n"},
+		"a member of the cluster is let in":          {new(sibling(t, i, "bee")), []string{mux.GRPC}, "hello bee, this is muster/grpc\n"},
+		"h2 offered beside it makes no difference":   {new(sibling(t, i, "bee")), []string{"h2", mux.Raft}, "hello bee, this is muster/raft\n"},
 		"no certificate is refused":                  {nil, []string{mux.GRPC}, ""},
 		"the cluster certificate is refused":         {i.Server().TLS(), []string{mux.GRPC}, ""},
 		"a member of another cluster is refused":     {identity(t, "bee").Member().TLS(), []string{mux.GRPC}, ""},
-		"a removed member is refused":                {ptr(sibling(t, i, "removed")), []string{mux.GRPC}, ""},
-		"a protocol that does not exist is refused":  {ptr(sibling(t, i, "bee")), []string{"muster/chess"}, ""},
-		"a foreign protocol beside none is refused":  {ptr(sibling(t, i, "bee")), []string{"imap"}, ""},
+		"a removed member is refused":                {new(sibling(t, i, "removed")), []string{mux.GRPC}, ""},
+		"a protocol that does not exist is refused":  {new(sibling(t, i, "bee")), []string{"muster/chess"}, ""},
+		"a foreign protocol beside none is refused":  {new(sibling(t, i, "bee")), []string{"imap"}, ""},
 		"the authority's own certificate is refused": {authority(t), []string{mux.GRPC}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -353,8 +353,6 @@ func TestOnlyMembersSpeakTheProtocolsOfMembers(t *testing.T) {
 		})
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // authority returns the pair of some authority: it is no member's.
 func authority(t *testing.T) *tls.Certificate {
@@ -411,7 +409,9 @@ func TestCuttingAClientEndsItsOpenStreams(t *testing.T) {
 	if n := m.CutClient(other.Fingerprint()); n != 1 {
 		t.Errorf("cut %d connections; want 1", n)
 	}
-	<-answered
+	if err := <-answered; err == nil {
+		t.Error("the other stream ended as if all were well")
+	}
 }
 
 func TestCuttingAMemberEndsBothDirections(t *testing.T) {
