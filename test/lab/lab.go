@@ -242,7 +242,7 @@ func (m *Member) destroy() {
 		m.Up()
 	}
 	if m.t.Failed() {
-		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 60))
+		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 25))
 	}
 	if err := m.purge(); err != nil {
 		m.t.Errorf("remove what the test made: %v", err)
