@@ -47,6 +47,8 @@ type policy struct {
 	thing func(*http.Request) Thing
 	// target says that ?target= may name the member.
 	target bool
+	// everyone says that each member adds its rows to the list.
+	everyone bool
 }
 
 var (
@@ -54,6 +56,8 @@ var (
 	anywhere = policy{}
 	// toTarget is answered by the member that ?target= names.
 	toTarget = policy{target: true}
+	// everyMember is a list to which each member adds its rows.
+	everyMember = policy{everyone: true}
 	// instanceOwner is answered by the host of instance {name}.
 	instanceOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "instance", Project: projectName(r), Name: r.PathValue("name")}

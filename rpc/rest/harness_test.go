@@ -127,7 +127,8 @@ type reply struct {
 func (c *caller) do(line, body string, headers ...string) reply {
 	c.t.Helper()
 	method, path, _ := strings.Cut(line, " ")
-	request, err := http.NewRequestWithContext(c.t.Context(), method, c.base+path, strings.NewReader(body))
+	// Also for clean-ups, where the test's own context has ended.
+	request, err := http.NewRequestWithContext(context.WithoutCancel(c.t.Context()), method, c.base+path, strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -373,7 +373,8 @@ func (x instances) put(r *http.Request) (any, error) {
 	project, name := projectName(r), r.PathValue("name")
 	var op cluster.OperationInfo
 	if req.Restore != "" {
-		op, err = x.store.RestoreSnapshot(r.Context(), project, name, req.Restore)
+		// Clients name it with its instance before it.
+		op, err = x.store.RestoreSnapshot(r.Context(), project, name, strings.TrimPrefix(req.Restore, name+"/"))
 	} else {
 		op, err = x.store.UpdateInstanceLater(r.Context(), project, name, instanceChange(req), expect)
 	}

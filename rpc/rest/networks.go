@@ -77,7 +77,7 @@ func (x networks) routes() []route {
 			summary: "Delete a network that nothing uses", query: target[:1],
 		},
 		{
-			pattern: "GET /1.0/networks/{name}/leases", access: trusted, handle: x.leases, announces: []string{"network_leases"},
+			pattern: "GET /1.0/networks/{name}/leases", access: trusted, on: everyMember, handle: x.leases, announces: []string{"network_leases"},
 			summary: "List the addresses that the network has handed out", returns: []api.NetworkLease{}, query: target,
 		},
 		{

@@ -6,9 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"muster/cluster"
 	"muster/cluster/coord"
@@ -17,13 +21,14 @@ import (
 	"muster/node/image"
 	"muster/node/network"
 	"muster/node/runtime"
+	"muster/node/runtime/sim"
 	"muster/rpc/rest/api"
 	"muster/state"
 	"muster/state/store"
 )
 
-// realm is a member without containers: a real store, coordination log,
-// operations, events and cluster behind a real server.
+// realm is a member whose containers are simulated: a real store, coordination
+// log, operations, events and cluster behind a real server.
 type realm struct {
 	t          testing.TB
 	store      *store.Store
@@ -41,6 +46,7 @@ const memberID = "5f0c1f5e-0000-4000-8000-000000000001"
 func newRealm(t testing.TB) *realm {
 	t.Helper()
 	dir := t.TempDir()
+	t.Cleanup(func() { unmountBelow(t, dir) })
 	x := &realm{t: t, identity: selfSigned(t, "member", time.Now().Add(time.Hour))}
 	var err error
 	x.store, err = store.Open(t.Context(), store.Config{
@@ -71,6 +77,21 @@ func newRealm(t testing.TB) *realm {
 	return x
 }
 
+// unmountBelow removes mounts that a failed test left.
+func unmountBelow(t testing.TB, dir string) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
+				t.Errorf("unmount %s: %v", fields[1], err)
+			}
+		}
+	}
+}
+
 func (x *realm) must(err error) {
 	x.t.Helper()
 	if err != nil {
@@ -78,14 +99,16 @@ func (x *realm) must(err error) {
 	}
 }
 
-// newCluster has no runtime: nothing here touches an instance.
+// newCluster runs its instances in a simulator.
 func (x *realm) newCluster(dir string) *cluster.Cluster {
 	x.t.Helper()
 	images, err := image.Open(image.Config{Dir: filepath.Join(dir, "images"), Log: slog.New(slog.DiscardHandler)})
 	x.must(err)
 	networks, err := network.New(network.Config{Dir: filepath.Join(dir, "networks")})
 	x.must(err)
-	member, err := node.New(node.Config{Dir: dir, Runtime: idle{}, Images: images, Networks: networks})
+	simulator := sim.New(sim.Config{Latency: &sim.Instant})
+	x.t.Cleanup(func() { x.must(simulator.Close()) })
+	member, err := node.New(node.Config{Dir: dir, Runtime: simulator, Images: images, Networks: networks, IDMap: runtime.DefaultIDMap})
 	x.must(err)
 	whole, err := cluster.New(cluster.Config{
 		Store: x.store, Operations: x.operations, Node: member, MemberID: memberID, Events: x.events,
@@ -98,14 +121,6 @@ func (x *realm) newCluster(dir string) *cluster.Cluster {
 	})
 	x.must(err)
 	return whole
-}
-
-// idle is a runtime that nothing happens in.
-type idle struct{ runtime.Runtime }
-
-func (idle) Run(ctx context.Context, _ func(runtime.Event)) error {
-	<-ctx.Done()
-	return nil
 }
 
 func (x *realm) serve(whole *cluster.Cluster) {

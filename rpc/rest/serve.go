@@ -125,7 +125,11 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			return s.forward(w, r, owner)
 		}
 	}
-	value, err := s.handled(rt, r)
+	answers := s.handled
+	if rt.on.everyone && !forwarded(r.Context()) {
+		answers = s.fromEveryone
+	}
+	value, err := answers(rt, r)
 	if err != nil {
 		return err
 	}

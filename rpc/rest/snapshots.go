@@ -51,8 +51,9 @@ func (x snapshots) routes() []route {
 			summary: "Change when a snapshot expires", body: api.InstanceSnapshotPut{}, returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "PATCH " + one, access: trusted, on: instanceOwner, handle: x.update, tagged: true,
+			pattern: "PATCH " + one, access: trusted, on: instanceOwner, handle: x.patch, tagged: true,
 			summary: "Change when a snapshot expires", body: api.InstanceSnapshotPut{}, returns: api.Operation{}, async: true, query: project,
+			description: "A body that leaves expires_at out changes nothing.",
 		},
 		{
 			pattern: "POST " + one, access: trusted, on: instanceOwner, handle: x.rename,
@@ -121,6 +122,27 @@ func (x snapshots) update(r *http.Request) (any, error) {
 	}
 	project, name, snapshot := projectName(r), r.PathValue("name"), r.PathValue("snapshot")
 	if err := x.store.UpdateSnapshot(r.Context(), project, name, snapshot, req.ExpiresAt, expect); err != nil {
+		return nil, err
+	}
+	return done(r, x.operations, "Updating snapshot", "instances", instanceURL("/1.0/instances", project, name))
+}
+
+func (x snapshots) patch(r *http.Request) (any, error) {
+	project, name := projectName(r), r.PathValue("name")
+	_, err := patched(r, func(change []byte) (state.Revision, func(state.Revision) error, error) {
+		snapshot, err := x.store.Snapshot(r.Context(), project, name, r.PathValue("snapshot"))
+		if err != nil {
+			return 0, nil, err
+		}
+		req := api.InstanceSnapshotPut{ExpiresAt: snapshot.ExpiresAt}
+		if err := unmarshal(change, &req); err != nil {
+			return 0, nil, err
+		}
+		return snapshot.Revision, func(expect state.Revision) error {
+			return x.store.UpdateSnapshot(r.Context(), project, name, snapshot.Name, req.ExpiresAt, expect)
+		}, nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	return done(r, x.operations, "Updating snapshot", "instances", instanceURL("/1.0/instances", project, name))
