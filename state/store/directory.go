@@ -163,7 +163,12 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 			if err := d.inspectOpenSegment(filepath.Join(d.path, name)); err != nil {
 				return false, false, err
 			}
-		case strings.HasPrefix(name, "snapshot-"), closedSegment.MatchString(name):
+		case snapshotFile.MatchString(name):
+			logged = true
+			if err := d.inspectSnapshot(filepath.Join(d.path, name)); err != nil {
+				return false, false, err
+			}
+		case closedSegment.MatchString(name):
 			logged = true
 		// Metadata alone is what a crash leaves in the first instant of a new log.
 		case strings.HasPrefix(name, "metadata"):
@@ -173,5 +178,10 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 	return begun || logged, logged, nil
 }
 
-// closedSegment is the name of a part of the log: its first and last entry.
-var closedSegment = regexp.MustCompile(`^[0-9]{16}-[0-9]{16}$`)
+var (
+	// closedSegment is the name of a part of the log: its first and last entry.
+	closedSegment = regexp.MustCompile(`^[0-9]{16}-[0-9]{16}$`)
+	// snapshotFile is the name of a snapshot: its term, last entry and time. What
+	// describes it has another ending.
+	snapshotFile = regexp.MustCompile(`^snapshot-[0-9]+-[0-9]+-[0-9]+$`)
+)

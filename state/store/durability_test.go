@@ -1,0 +1,298 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"muster/state"
+)
+
+// files returns the files in dir that match, sorted.
+func files(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no %s in %s: %v", pattern, dir, err)
+	}
+	return found
+}
+
+const closedSegments = "0*-0*"
+
+// overwrite puts rubbish into a file, from the byte that find returns.
+func overwrite(t *testing.T, path string, find func(content []byte) int) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(content[find(content):], "rubbish, rubbish, rubbish")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// batches returns where the batches of an open segment begin, and where they end.
+func batches(content []byte) []int {
+	at := []int{8}
+	for size := batchAt(content[8:]); size > 0; size = batchAt(content[at[len(at)-1]:]) {
+		at = append(at, at[len(at)-1]+size)
+	}
+	return at
+}
+
+// A database that lost something is refused, with a sentence; it never starts empty
+// or older than it was.
+func TestDamageIsRefused(t *testing.T) {
+	running := t.TempDir()
+	s := open(t, running)
+	populate(t, s)
+	for n := range 600 { // enough for a snapshot
+		must(t, s, SetSettings{Cluster: map[string]string{"n": fmt.Sprint(n)}})
+	}
+	want := s.View().Revision()
+	// A copy of a store that does nothing is what kill -9 leaves.
+	killed := t.TempDir()
+	if err := os.CopyFS(killed, os.DirFS(running)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	remove := func(pattern string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			for _, path := range files(t, dir, pattern) {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	truncate := func(pattern string, to int64) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			found := files(t, dir, pattern)
+			if err := os.Truncate(found[len(found)-1], to); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		from   string
+		damage func(t *testing.T, dir string)
+		words  string // none when it must open as it was
+	}{
+		"closed as it should be": {running, func(*testing.T, string) {}, ""},
+		"killed":                 {killed, func(*testing.T, string) {}, ""},
+		"everything of the log is gone": {running, func(t *testing.T, dir string) {
+			remove(closedSegments)(t, dir)
+			remove("metadata*")(t, dir)
+			remove("snapshot-*")(t, dir)
+		}, "its log is gone"},
+		"everything is gone but the mark": {running, func(t *testing.T, dir string) {
+			remove(closedSegments)(t, dir)
+			remove("metadata*")(t, dir)
+			remove("snapshot-*")(t, dir)
+			remove(identityFile)(t, dir)
+		}, "its log is gone"},
+		"nobody's":             {running, remove(identityFile), identityFile + " is gone"},
+		"the metadata is gone": {running, remove("metadata*"), "the log cannot be read"},
+		"the newest segment is gone": {running, func(t *testing.T, dir string) {
+			found := files(t, dir, closedSegments)
+			_ = os.Remove(found[len(found)-1])
+		}, "now it ends at"},
+		"the newest segment is cut short": {running, truncate(closedSegments, 100_000), "the log cannot be read"},
+		"the newest segment is overwritten": {running, func(t *testing.T, dir string) {
+			found := files(t, dir, closedSegments)
+			overwrite(t, found[len(found)-1], func(c []byte) int { return len(c) / 2 })
+		}, "now it ends at"},
+		"a snapshot is overwritten": {running, func(t *testing.T, dir string) {
+			overwrite(t, files(t, dir, "snapshot-*[0-9]")[0], func(c []byte) int { return len(c) / 2 })
+		}, "the log cannot be read"},
+		"a snapshot is cut short":                  {running, truncate("snapshot-*[0-9]", 1000), "is cut short"},
+		"the snapshots are gone, the log is whole": {running, remove("snapshot-*"), ""},
+		"killed, open segments are gone":           {killed, remove("open-*"), "now it ends at"},
+		"killed, an open segment is cut short":     {killed, truncate("open-*", 100_000), "has 100000 bytes of 8388608"},
+		"killed, damage before the end": {killed, func(t *testing.T, dir string) {
+			overwrite(t, files(t, dir, "open-*")[0], func(c []byte) int { b := batches(c); return b[len(b)/2] + 40 })
+		}, "there is more behind"},
+		"killed, the last commit is torn": {killed, func(t *testing.T, dir string) {
+			overwrite(t, files(t, dir, "open-*")[0], func(c []byte) int { b := batches(c); return b[len(b)-2] + 40 })
+		}, "now it ends at"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(dir, os.DirFS(tc.from)); err != nil {
+				t.Fatal(err)
+			}
+			tc.damage(t, dir)
+			s, err := Open(t.Context(), Config{Dir: dir, Member: self})
+			if err == nil {
+				defer func() { _ = s.Close() }()
+			}
+			switch {
+			case tc.words == "" && err != nil:
+				t.Errorf("open: %v", err)
+			case tc.words == "" && s.View().Revision() != want:
+				t.Errorf("revision %d; want %d", s.View().Revision(), want)
+			case tc.words != "" && err == nil:
+				t.Errorf("opened at revision %d; want an error: … %s …", s.View().Revision(), tc.words)
+			case tc.words != "" && (!strings.Contains(err.Error(), "damaged or incomplete") || !strings.Contains(err.Error(), tc.words)):
+				t.Errorf("open: %v; want: … damaged or incomplete … %s …", err, tc.words)
+			}
+		})
+	}
+}
+
+// childDir makes the test binary a process that writes to the store in that
+// directory until it is killed: TestMain asks for it.
+const childDir = "MUSTER_STORE_TEST_CHILD"
+
+// child writes and says what was acknowledged.
+func child(dir string) {
+	ctx := context.Background()
+	s, err := Open(ctx, Config{Dir: dir, Member: self})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	var out sync.Mutex
+	for w := range 8 {
+		go func() {
+			for n := 0; ; n++ {
+				name := fmt.Sprintf("k%d-%d-%d", os.Getpid(), w, n)
+				_, err := s.Apply(ctx, newInstance(name))
+				out.Lock()
+				if err != nil {
+					fmt.Println("error", err)
+					os.Exit(1)
+				}
+				fmt.Println("acknowledged", name)
+				out.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// What was acknowledged is there after kill -9, at any moment.
+func TestKill9LosesNothingAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	acknowledged := map[string]bool{}
+	for round := range 5 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), childDir+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		seen := 0
+		for lines.Scan() {
+			name, ok := strings.CutPrefix(lines.Text(), "acknowledged ")
+			if !ok {
+				t.Fatalf("round %d: the child says %q", round, lines.Text())
+			}
+			acknowledged[name] = true
+			// After the kill, read on: what had been said before it was acknowledged too.
+			if seen++; seen == 150+70*round {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatal("the child ended by itself")
+		}
+		s := open(t, dir)
+		v := s.View()
+		for name := range acknowledged {
+			if _, err := v.Instance("default", name); err != nil {
+				t.Fatalf("round %d: %s was acknowledged and is lost: %v", round, name, err)
+			}
+		}
+		for _, i := range v.Instances("") {
+			if intent, err := v.Intent(SubjectInstance, "default", i.Name); err != nil || intent.ID != "create-"+i.Name {
+				t.Errorf("round %d: %s is half made: %v, %v", round, i.Name, intent, err)
+			}
+		}
+		consistent(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d acknowledged writes survived 5 kills", len(acknowledged))
+}
+
+// dialSocket makes the test binary a process that talks to a node's socket.
+const dialSocket = "MUSTER_STORE_TEST_DIAL"
+
+// stranger reports whether the node at the address answers this process.
+func stranger(address string) {
+	conn, err := net.DialTimeout("unix", address, time.Second)
+	if err != nil {
+		fmt.Println("refused at once")
+		return
+	}
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	// The handshake, and a request for the leader.
+	_, err = conn.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	answer := make([]byte, 64)
+	n := 0
+	if err == nil {
+		n, err = conn.Read(answer)
+	}
+	if timeout, ok := errors.AsType[net.Error](err); n > 0 || ok && timeout.Timeout() {
+		fmt.Println("answered", n, "bytes,", err)
+		return
+	}
+	fmt.Println("refused:", err)
+}
+
+// The node's socket has no permissions to set, so it must not talk to other
+// processes: they could read and write everything.
+func TestOtherProcessesAreRefused(t *testing.T) {
+	s := freshStore(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), dialSocket+"="+s.node.dqlite.BindAddress())
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "refused") {
+		t.Errorf("a stranger was %s (%v); want refused", out, err)
+	}
+}
+
+// The database is for its owner only.
+func TestFilesAreTheOwners(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "database")
+	s := open(t, dir)
+	must(t, s, AddToken{Token: state.Token{ID: "t"}})
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v; want nothing for others", path, info.Mode().Perm())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
