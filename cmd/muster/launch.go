@@ -48,8 +48,8 @@ func (a *app) launchCommand() *cobra.Command {
 		Short: "Create an instance from an image and start it",
 		Long: `Create an instance from an image and start it.
 
-The image is an alias, or the start of a fingerprint. Without a name, the server
-makes one up. Configuration in YAML (config, devices, profiles, description) may
+The image is an alias, or the start of a fingerprint; without a remote of its own
+it is looked for on the instance's. Without a name, the server makes one up. Configuration in YAML (config, devices, profiles, description) may
 be given on standard input; flags come on top of it.`,
 		Example: `  muster launch busybox web
   muster launch busybox web -c limits.cpu=2 -c limits.memory=512MiB

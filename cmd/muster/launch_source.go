@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"muster/rpc/client"
 	"muster/rpc/rest/api"
@@ -11,6 +12,11 @@ import (
 // imageSource says where the server that creates an instance gets the image:
 // from its own store, or by downloading from another remote.
 func (a *app) imageSource(ctx context.Context, t thing, image string) (api.InstanceSource, error) {
+	// Without a remote of its own, the image is looked for where the instance
+	// goes to.
+	if !strings.Contains(image, ":") {
+		image = t.remote + ":" + image
+	}
 	from, err := a.named(image, "image")
 	if err != nil {
 		return api.InstanceSource{}, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,11 +160,50 @@ func cleanUp(c *client.Client, prefix string) error {
 	return nil
 }
 
+func cleanUpTrust(c *client.Client, prefix string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	certificates, err := c.Certificates(ctx)
+	for _, each := range certificates {
+		if strings.HasPrefix(each.Name, prefix) {
+			err = errors.Join(err, c.DeleteCertificate(ctx, each.Fingerprint))
+		}
+	}
+	return err
+}
+
+// keepAddress puts core.https_address back after the test.
+func keepAddress(t *testing.T, c *client.Client) {
+	t.Helper()
+	server, _, err := c.Server(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := server.Config["core.https_address"].(string)
+	t.Cleanup(func() {
+		patch := api.ServerPut{Config: map[string]any{"core.https_address": before}}
+		if err := c.PatchServer(context.Background(), patch); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// freePort is a port that nobody listens on at the moment.
+func freePort() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	return port, errors.Join(err, listener.Close())
+}
+
 // Scripts in testdata/script drive a real daemon, one script for each family of
 // commands. $N is a name of the script's own; what is called so is removed
 // afterwards.
 func TestScripts(t *testing.T) {
 	c := testServer(t)
+	keepAddress(t, c)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -171,8 +212,13 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			n := unique()
 			env.Setenv("N", n)
+			port, err := freePort()
+			if err != nil {
+				return err
+			}
+			env.Setenv("PORT", port)
 			env.Defer(func() {
-				if err := cleanUp(c, n); err != nil {
+				if err := errors.Join(cleanUp(c, n), cleanUpTrust(c, n)); err != nil {
 					t.Errorf("clean up %s: %v", n, err)
 				}
 			})

@@ -258,9 +258,10 @@ func (a *app) logIn(ctx context.Context, name string, token api.CertificateAddTo
 	if err != nil || server.Auth == "trusted" {
 		return err
 	}
-	secret := token.Secret
-	if secret == "" {
-		secret = flags.password
+	secret := flags.password
+	if token.Secret != "" {
+		// Servers want the whole token where a password would stand.
+		secret = token.String()
 	}
 	if secret == "" && !a.piped() {
 		fmt.Fprintf(a.stderr, "Trust password for %s (or a token's secret): ", name)

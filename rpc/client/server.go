@@ -81,6 +81,10 @@ func (c *Client) FindProject(ctx context.Context, name string) (api.Project, str
 
 // CreateProject makes one.
 func (c *Client) CreateProject(ctx context.Context, post api.ProjectsPost) error {
+	if post.Config == nil {
+		// LXD gives null another meaning than nothing: no features at all.
+		post.Config = map[string]string{}
+	}
 	return c.send(ctx, request{method: http.MethodPost, path: at("projects"), body: post})
 }
 

@@ -52,7 +52,7 @@ func Interactive(ctx context.Context, c *client.Client, in io.Reader, out io.Wri
 
 // planOf shows options to a person.
 func planOf(opts Options) Seed {
-	seed := Seed{Config: map[string]string{}}
+	seed := Seed{Config: map[string]string{}, Networks: []SeedNetwork{}, Projects: []api.ProjectsPost{}}
 	if opts.Address != "" {
 		seed.Config["core.https_address"] = opts.Address
 	}
@@ -60,8 +60,9 @@ func planOf(opts Options) Seed {
 		seed.Config["core.trust_password"] = "(as given)"
 	}
 	pool := api.StoragePoolsPost{Name: opts.Pool, Driver: opts.Driver}
+	pool.Config = map[string]string{}
 	if opts.Source != "" {
-		pool.Config = map[string]string{"source": opts.Source}
+		pool.Config["source"] = opts.Source
 	}
 	seed.StoragePools = append(seed.StoragePools, pool)
 	devices := map[string]map[string]string{"root": {"type": "disk", "path": "/", "pool": opts.Pool}}
@@ -70,7 +71,7 @@ func planOf(opts Options) Seed {
 		seed.Networks = append(seed.Networks, SeedNetwork{NetworksPost: post})
 		devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": opts.Network}
 	}
-	profile := api.ProfilesPost{Name: DefaultProfile, ProfilePut: api.ProfilePut{Devices: devices}}
+	profile := api.ProfilesPost{Name: DefaultProfile, ProfilePut: api.ProfilePut{Config: map[string]string{}, Devices: devices}}
 	seed.Profiles = append(seed.Profiles, SeedProfile{ProfilesPost: profile})
 	return seed
 }
