@@ -65,6 +65,11 @@ func (r *Runtime) liblxcConfig(spec runtime.Spec, settings []cgroup.Setting) str
 	for _, key := range sortedKeys(spec.Limits.Kernel) {
 		c.set("lxc.prlimit."+key, spec.Limits.Kernel[key])
 	}
+	if len(spec.NICs) == 0 {
+		// A network of its own all the same, with the loopback interface up.
+		c.set("lxc.net.0.type", "empty")
+		c.set("lxc.net.0.flags", "up")
+	}
 	for i, nic := range spec.NICs {
 		nicConfig(c, i, nic)
 	}

@@ -199,12 +199,12 @@ func (r *Runtime) waitHalted(ctx context.Context, c *container) error {
 	return nil
 }
 
-// onlyInitSleeps says whether nothing is left of a container but an init that
-// sleeps for a time. Having been told to halt, busybox init does that only after
-// its shutdown actions; otherwise it waits for signals.
+// onlyInitSleeps says whether nothing is left of a container but an init that has
+// taken the signal to halt and sleeps for a time: busybox init does that only
+// after its shutdown actions, which are processes of their own.
 func (r *Runtime) onlyInitSleeps(c *container) bool {
 	pids, err := r.group(c.id).Processes()
-	if err != nil || !slices.Equal(pids, []int{c.init.pid}) {
+	if err != nil || !slices.Equal(pids, []int{c.init.pid}) || signalsPending(c.init.pid) {
 		return false
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", c.init.pid))
@@ -213,6 +213,26 @@ func (r *Runtime) onlyInitSleeps(c *container) bool {
 	}
 	call, _, _ := strings.Cut(string(text), " ")
 	return call == strconv.Itoa(unix.SYS_NANOSLEEP) || call == strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP)
+}
+
+// signalsPending says whether a process has been sent signals that it has not
+// taken, apart from those of its children.
+func signalsPending(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil || mask&^(1<<(uint(unix.SIGCHLD)-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Restart implements runtime.Runtime.

@@ -46,7 +46,9 @@ func (h *Host) Settings(limits runtime.Limits, cpus string) ([]Setting, error) {
 
 // builder collects settings until the first that can't be.
 type builder struct {
-	host     *Host
+	host *Host
+	// made says that the group exists.
+	made     bool
 	settings []Setting
 	err      error
 }
@@ -84,8 +86,9 @@ func (b *builder) refine(controller, v1, v2, value string) {
 	if file == "" {
 		return
 	}
-	// The root group of version 2 lacks most files, so only version 1 can tell.
-	if !h.V2 {
+	// Where the group is not made yet, the root group of version 1 tells whether
+	// the kernel has the file; that of version 2 lacks most.
+	if !h.V2 && !b.made {
 		if _, err := os.Stat(filepath.Join(h.Mount, file)); err != nil {
 			return
 		}
@@ -170,7 +173,7 @@ func (b *builder) memory(memory runtime.MemoryLimits) {
 // lifted are the settings of a group without limits, in an order that the kernel
 // takes: it refuses a memory limit above that of memory and swap together.
 func (g Group) lifted() []Setting {
-	b := &builder{host: g.host}
+	b := &builder{host: g.host, made: true}
 	b.refine("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", g.unlimited("memory"))
 	b.refine("memory", "memory.limit_in_bytes", "memory.max", g.unlimited("memory"))
 	b.refine("memory", "memory.soft_limit_in_bytes", "memory.high", g.unlimited("memory"))

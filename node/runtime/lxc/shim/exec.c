@@ -86,7 +86,8 @@ static int become(void *payload)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
 	setsid();
-	if (cmd->interactive && ioctl(0, TIOCSCTTY, 0) < 0)
+	// liblxc makes what it attaches to mode 0700; a terminal is 0620.
+	if (cmd->interactive && (ioctl(0, TIOCSCTTY, 0) < 0 || fchmod(0, 0620) < 0))
 		return complain("terminal", errno);
 	if (cmd->cwd[0]) {
 		if (chdir(cmd->cwd) < 0) {
@@ -125,7 +126,7 @@ static bool open_terminal(struct lxc_container *c, const struct command *cmd, in
 	if (*inner < 0)
 		return false;
 	// The group is the one that devpts was mounted with: tty.
-	if (fchown(*inner, cmd->host_uid, (gid_t)-1) < 0 || fchmod(*inner, 0620) < 0)
+	if (fchown(*inner, cmd->host_uid, (gid_t)-1) < 0)
 		return false;
 	if (cmd->size.ws_col && cmd->size.ws_row && ioctl(*outer, TIOCSWINSZ, &cmd->size) < 0)
 		return false;
