@@ -1,9 +1,6 @@
 package rest
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,17 +11,6 @@ import (
 // etag is the ETag of an object at a revision.
 func etag(revision state.Revision) string {
 	return `"` + strconv.FormatUint(uint64(revision), 16) + `"`
-}
-
-// digest is the ETag of a value that has no revision of its own, such as the
-// server's configuration.
-func digest(value any) (string, error) {
-	encoded, err := json.Marshal(value)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(encoded)
-	return `"` + hex.EncodeToString(sum[:16]) + `"`, nil
 }
 
 // expected returns the revision that the caller's If-Match names, or zero when
@@ -43,7 +29,7 @@ func expected(r *http.Request) (state.Revision, error) {
 	return state.Revision(revision), nil
 }
 
-// matches checks the caller's If-Match against a digest.
+// matches checks the caller's If-Match against an ETag.
 func matches(r *http.Request, current string) error {
 	given := ifMatch(r)
 	if given == "" || given == "*" || given == strings.Trim(current, `"`) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -78,9 +79,7 @@ type headed struct {
 }
 
 func (h headed) write(w http.ResponseWriter, r *http.Request) error {
-	for key, values := range h.header {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), h.header)
 	return h.answer.write(w, r)
 }
 

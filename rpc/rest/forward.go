@@ -52,8 +52,6 @@ type policy struct {
 }
 
 var (
-	// anywhere is answered by the member that was asked, from its View.
-	anywhere = policy{}
 	// toTarget is answered by the member that ?target= names.
 	toTarget = policy{target: true}
 	// everyMember is a list to which each member adds its rows.

@@ -68,7 +68,7 @@ func serveTLS(t testing.TB, s *Server) func(*tls.Certificate) *caller {
 
 func serve(t testing.TB, s *Server, listener net.Listener) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // must outlive the clients' cleanups
+	ctx, cancel := context.WithCancel(context.Background()) // ends in the clean-up, after the clients' own
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, listener) }()
 	t.Cleanup(func() {
@@ -193,7 +193,7 @@ func (c *caller) refused(line, body string, status int, words string) {
 func (c *caller) websocket(path string, header http.Header) (*websocket.Conn, string) {
 	c.t.Helper()
 	url := "ws" + strings.TrimPrefix(c.base, "http") + path
-	conn, answer, err := c.dialer.DialContext(c.t.Context(), url, header)
+	conn, answer, err := c.dialer.DialContext(c.t.Context(), url, header) //nolint:bodyclose // a websocket, or an error whose body is in memory
 	if err != nil {
 		if !errors.Is(err, websocket.ErrBadHandshake) {
 			c.t.Fatalf("%s: %v", path, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -154,11 +155,11 @@ func (x images) create(r *http.Request) (any, error) {
 		kind = ""
 	}
 	var op cluster.OperationInfo
-	switch {
-	case kind == "application/json":
+	switch kind {
+	case "application/json":
 		r.Body = http.MaxBytesReader(nil, r.Body, maxBody)
 		op, err = x.fromSource(r)
-	case kind == "multipart/form-data":
+	case "multipart/form-data":
 		reader := multipart.NewReader(r.Body, parameters["boundary"])
 		op, err = x.upload(r, func() (image.Part, error) { return nextPart(reader) })
 	default:
@@ -292,11 +293,7 @@ func (x images) patch(r *http.Request) (any, error) {
 			return 0, nil, err
 		}
 		req := showImage(x.view(), found).ImagePut
-		properties := map[string]string{}
-		for key, value := range req.Properties {
-			properties[key] = value
-		}
-		req.Properties = properties
+		req.Properties = orEmpty(maps.Clone(req.Properties))
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}

@@ -131,7 +131,7 @@ func (x instances) list(r *http.Request) (any, error) {
 		},
 	}
 	if level == 2 {
-		return x.listFull(r, view, found, show)
+		return x.listFull(r, view, found, show) //nolint:contextcheck // within r
 	}
 	return listing(r, found, show)
 }

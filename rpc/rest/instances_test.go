@@ -75,7 +75,7 @@ func TestInstances(t *testing.T) {
 	c := x.local
 	x.finish("POST /1.0/instances", `{"name": "c1", "description": "first", "config": {"user.a": "1"}, "source": {"type": "none"}}`)
 	inst := x.instance("c1")
-	if inst.Status != "Stopped" || inst.StatusCode != 102 || inst.Location != "none" || inst.Type != "container" || inst.Project != "default" ||
+	if inst.Status != "Stopped" || inst.StatusCode != api.Stopped || inst.Location != "none" || inst.Type != "container" || inst.Project != "default" ||
 		inst.Description != "first" || inst.Config["user.a"] != "1" || !slices.Equal(inst.Profiles, []string{"default"}) {
 		t.Errorf("created: %+v", inst)
 	}
@@ -90,7 +90,7 @@ func TestInstances(t *testing.T) {
 		}
 	}
 	x.finish("PUT /1.0/containers/c1/state", `{"action": "start"}`)
-	if got := x.instance("c1"); got.Status != "Running" || got.StatusCode != 103 {
+	if got := x.instance("c1"); got.Status != "Running" || got.StatusCode != api.Running {
 		t.Errorf("started: %s %d; want Running 103", got.Status, got.StatusCode)
 	}
 	var running api.InstanceState
@@ -99,7 +99,7 @@ func TestInstances(t *testing.T) {
 		t.Errorf("state %+v; want Running with a pid", running)
 	}
 	x.finish("PUT /1.0/instances/c1/state", `{"action": "freeze"}`)
-	if got := x.instance("c1"); got.Status != "Frozen" || got.StatusCode != 110 {
+	if got := x.instance("c1"); got.Status != "Frozen" || got.StatusCode != api.Frozen {
 		t.Errorf("frozen: %s %d; want Frozen 110", got.Status, got.StatusCode)
 	}
 	x.finish("PUT /1.0/instances/c1/state", `{"action": "unfreeze"}`)

@@ -51,7 +51,7 @@ func TestOperations(t *testing.T) {
 	}
 	var op api.Operation
 	c.must("GET /1.0/operations/"+id, "", &op)
-	if op.ID != id || op.Class != "task" || op.StatusCode != 103 || op.Status != "Running" || op.Resources["instances"][0] != "/1.0/instances/c1" {
+	if op.ID != id || op.Class != "task" || op.StatusCode != api.Running || op.Status != "Running" || op.Resources["instances"][0] != "/1.0/instances/c1" {
 		t.Errorf("operation %+v", op)
 	}
 	before := time.Now()
@@ -89,7 +89,7 @@ func TestCancellingOperations(t *testing.T) {
 	}
 	var op api.Operation
 	c.must("GET "+got.Operation+"/wait", "", &op)
-	if op.Status != "Cancelled" || op.StatusCode != 401 {
+	if op.Status != "Cancelled" || op.StatusCode != api.Cancelled {
 		t.Errorf("after cancelling: %s %d; want Cancelled", op.Status, op.StatusCode)
 	}
 	c.refused("DELETE /1.0/operations/"+id, "", 409, "")

@@ -55,7 +55,7 @@ func TestProfiles(t *testing.T) {
 	}
 	var op api.Operation
 	c.must("GET "+got.Operation+"/wait", "", &op)
-	if op.Status != "Success" || op.StatusCode != 200 {
+	if op.Status != "Success" || op.StatusCode != api.Success {
 		t.Errorf("the operation of a deletion: %+v; want Success", op)
 	}
 	c.refused("GET /1.0/profiles/www", "", 404, `profile "www" not found`)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"muster/state"
 )
@@ -33,9 +34,10 @@ func inProject(path, project string) string {
 
 // path joins a URL of the API from its parts, escaping each.
 func path(parts ...string) string {
-	joined := "/1.0"
+	var joined strings.Builder
+	joined.WriteString("/1.0")
 	for _, part := range parts {
-		joined += "/" + url.PathEscape(part)
+		joined.WriteString("/" + url.PathEscape(part))
 	}
-	return joined
+	return joined.String()
 }

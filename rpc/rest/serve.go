@@ -71,7 +71,7 @@ func (s *Server) serve(rt route) http.Handler {
 		out := &recorder{ResponseWriter: w}
 		r, err := s.authenticated(rt, r)
 		if err == nil {
-			err = s.answer(rt, out, r)
+			err = s.answer(rt, out, r) //nolint:contextcheck // within r
 		}
 		s.finish(rt, out, r, err, time.Since(started))
 	})
@@ -146,7 +146,7 @@ func (s *Server) bounded(rt route, w http.ResponseWriter, r *http.Request) (boun
 		ctx, cancel := context.WithCancel(r.Context())
 		stop := func() bool { return true }
 		if serving, ok := ctx.Value(servingKey{}).(context.Context); ok {
-			stop = context.AfterFunc(serving, cancel)
+			stop = context.AfterFunc(serving, cancel) //nolint:contextcheck // Serve's own, which the request's outlives
 		}
 		return r.WithContext(ctx), func() { stop(); cancel() }
 	}

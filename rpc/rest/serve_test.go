@@ -159,7 +159,7 @@ func TestATruncatedBodyIsRefused(t *testing.T) {
 	}
 	defer answer.Body.Close()
 	body, _ := io.ReadAll(answer.Body)
-	if answer.StatusCode != 400 || !strings.Contains(string(body), "before its announced length") {
+	if answer.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "before its announced length") {
 		t.Errorf("a body that ends early: %d %s; want 400", answer.StatusCode, body)
 	}
 }
@@ -194,7 +194,7 @@ func TestRequestsHaveADeadline(t *testing.T) {
 		t.Fatalf("a client that stops in the middle of its body: %v; want an answer", err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != 400 {
+	if answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("a client that stops in the middle of its body: %d; want 400", answer.StatusCode)
 	}
 }

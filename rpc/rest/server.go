@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -151,7 +152,7 @@ func (x server) update(r *http.Request, change func(current state.Config) (state
 			return err
 		}
 		err = x.cfg.Settings.UpdateSettings(r.Context(), config, expectCluster, expectMember)
-		if state.Kind(err) == state.ErrStale && ifMatch(r) == "" && r.Context().Err() == nil {
+		if insists := ifMatch(r) != "" && ifMatch(r) != "*"; errors.Is(err, state.ErrStale) && !insists && r.Context().Err() == nil {
 			continue
 		}
 		return err

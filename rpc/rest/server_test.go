@@ -118,7 +118,7 @@ func TestSettingsRefuse(t *testing.T) {
 		status int
 		words  string
 	}{
-		"an unknown key":               {`{"config": {"core.https_adress": ":1"}}`, 400, "core.https_address"},
+		"an unknown key":               {`{"config": {"core.http_address": ":1"}}`, 400, "core.https_address"},
 		"an object for a value":        {`{"config": {"user.a": {}}}`, 400, `"user.a" wants text`},
 		"a bad number":                 {`{"config": {"core.shutdown_timeout": "soon"}}`, 400, "core.shutdown_timeout"},
 		"a list for the configuration": {`{"config": []}`, 400, `field "config": want an object`},

@@ -85,7 +85,7 @@ func (x pools) routes() []route {
 			summary: "Show a volume", returns: api.StorageVolume{}, query: volumes[:1],
 		},
 		{
-			pattern: "GET " + one + "/volumes/{type}/{name}/state", access: trusted, handle: x.volumeState, announces: []string{"storage_volume_state"},
+			pattern: "GET " + one + "/volumes/{type}/{name}/state", access: trusted, on: volumeOwner, handle: x.volumeState, announces: []string{"storage_volume_state"},
 			summary: "Show the space a volume takes", returns: api.StorageVolumeState{}, query: volumes[:1],
 		},
 	}
