@@ -39,15 +39,20 @@ func (d *btrfsDriver) release(context.Context, *origin) {}
 // clone snapshots a subvolume and what a container made inside it: a snapshot
 // has an empty directory in the place of each inner subvolume.
 func (d *btrfsDriver) clone(ctx context.Context, from *origin, path string, _ state.VolumeType) error {
-	source, err := unix.Open(from.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	source, err := openDir(from.path)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", from.path, err)
-	}
-	defer unix.Close(source)
-	if err := btrfs.Snapshot(source, path); err != nil {
 		return err
 	}
-	id, err := btrfs.ID(from.path)
+	defer unix.Close(source)
+	parent, err := openDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	if err := btrfs.Snapshot(source, parent, filepath.Base(path)); err != nil {
+		return err
+	}
+	id, err := btrfs.IDOf(source)
 	if err != nil {
 		return err
 	}
@@ -75,16 +80,16 @@ func (d *btrfsDriver) cloneNested(source int, n btrfs.Nested, path string) error
 		return ignoreGone(err)
 	}
 	defer unix.Close(inner)
-	id, err := btrfs.ID(fmt.Sprintf("/proc/self/fd/%d/.", inner))
+	id, err := btrfs.IDOf(inner)
 	if err != nil {
 		return err
 	}
 	if id != n.ID {
 		return nil
 	}
-	copied, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	copied, err := openDir(path)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
+		return err
 	}
 	defer unix.Close(copied)
 	parent, err := beneath(copied, filepath.Dir(n.Path))
@@ -92,12 +97,20 @@ func (d *btrfsDriver) cloneNested(source int, n btrfs.Nested, path string) error
 		return ignoreGone(err)
 	}
 	defer unix.Close(parent)
-	at := fmt.Sprintf("/proc/self/fd/%d/%s", parent, filepath.Base(n.Path))
-	if err := unix.Rmdir(at); err != nil {
+	name := filepath.Base(n.Path)
+	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil {
 		// Made after our snapshot, or not empty: not what we look for.
 		return ignoreGone(err)
 	}
-	return btrfs.Snapshot(inner, at)
+	return btrfs.Snapshot(inner, parent, name)
+}
+
+func openDir(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	return fd, nil
 }
 
 func beneath(dir int, path string) (int, error) {
@@ -139,7 +152,16 @@ func (d *btrfsDriver) remove(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	return d.destroySubvolume(ctx, id)
+	if err := d.destroySubvolume(ctx, id); err != nil {
+		return err
+	}
+	// The kernel frees the space within half a minute. When space is short,
+	// somebody is waiting for it.
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.pool.root, &st); err != nil || st.Bavail > st.Blocks/10 {
+		return err
+	}
+	return btrfs.Sync(d.pool.root)
 }
 
 func (d *btrfsDriver) destroySubvolume(_ context.Context, id uint64) error {

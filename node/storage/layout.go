@@ -27,7 +27,10 @@ import (
 //	staging/<random>                   what is being made
 //	trash/<random>                     what is being removed
 //	mounts/…/rootfs                    where volumes are mounted
-//	idmaps/<random>                    passing mounts of the pool with other ids
+//	mounts/idmaps/<random>             passing mounts of layers with other ids
+//
+// mounts is a small file system in memory: a full pool must not keep a volume
+// from being mounted, and it goes with the mounts when the machine stops.
 //
 // An image, a volume and a snapshot are each a directory that the driver fills
 // (its content). Each comes into being by one rename out of staging and ends by
@@ -40,7 +43,8 @@ const (
 	dirStaging  = "staging"
 	dirTrash    = "trash"
 	dirMounts   = "mounts"
-	dirIDMaps   = "idmaps"
+	dirOther    = "other"  // in mounts
+	dirIDMaps   = "idmaps" // in mounts
 
 	nameLive      = "live"
 	nameSnapshots = "snapshots"
@@ -55,7 +59,7 @@ const (
 // and set-uid bits on disk, which must not work for the host's users.
 var poolDirs = map[string]fs.FileMode{
 	dirImages: 0o700, dirCustom: 0o700, dirInstance: 0o700, dirLayers: 0o700,
-	dirStaging: 0o700, dirTrash: 0o700, dirMounts: 0o711, dirIDMaps: 0o700,
+	dirStaging: 0o700, dirTrash: 0o700, dirMounts: 0o711,
 }
 
 // maxName leaves room in a directory entry for what we append to names.

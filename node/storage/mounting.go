@@ -42,7 +42,7 @@ func (p *Pool) slot(vol Volume, ids *IDMap) string {
 		panic(err) // strings and numbers always have a JSON form
 	}
 	sum := sha256.Sum256(what)
-	return p.in(dirMounts, "other", hex.EncodeToString(sum[:16]))
+	return p.in(dirMounts, dirOther, hex.EncodeToString(sum[:16]))
 }
 
 // MountVolume mounts a volume for a container with the given id map, or finds
@@ -208,7 +208,7 @@ func (p *Pool) clearSlot(ctx context.Context, slot string) error {
 // slots returns the slots that exist, with what they say.
 func (p *Pool) slots() (map[string]slotNote, error) {
 	found := map[string]slotNote{}
-	for _, folder := range []string{dirInstance, "other"} {
+	for _, folder := range []string{dirInstance, dirOther} {
 		names, err := subdirs(p.in(dirMounts, folder))
 		if err != nil {
 			return nil, err
@@ -322,7 +322,7 @@ func (p *Pool) viewLocked(ctx context.Context, vol Volume, use func(Mounted) err
 		}
 	}
 	// The name of the stage is random, so it makes a slot of its own.
-	slot := p.in(dirMounts, "other", filepath.Base(stage))
+	slot := p.in(dirMounts, dirOther, filepath.Base(stage))
 	if err := p.makeSlot(slot, slotNote{}); err != nil {
 		return p.fault(err, "view %s", vol)
 	}

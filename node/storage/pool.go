@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -214,6 +215,9 @@ func (p *Pool) directories() error {
 
 // open makes an attached pool usable.
 func (p *Pool) open(ctx context.Context) error {
+	if err := p.mountPoints(); err != nil {
+		return err
+	}
 	features, err := p.probe(ctx)
 	if err != nil {
 		return err
@@ -225,6 +229,33 @@ func (p *Pool) open(ctx context.Context) error {
 		return err
 	}
 	p.ready.Store(true)
+	return nil
+}
+
+// mountPoints makes the place for mount points, unless an earlier daemon left
+// it with mounts in it.
+func (p *Pool) mountPoints() error {
+	there, err := mount.At(p.in(dirMounts))
+	if err != nil {
+		return err
+	}
+	if !there {
+		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+		if err := unix.Mount("muster", p.in(dirMounts), "tmpfs", flags, "mode=0711,size=64m"); err != nil {
+			return fmt.Errorf("mount %s: %w", p.in(dirMounts), err)
+		}
+		if err := mount.Private(p.in(dirMounts)); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{dirInstance, dirOther, dirIDMaps} {
+		if err := os.Mkdir(p.in(dirMounts, name), 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.Chmod(p.in(dirMounts, name), 0o711); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -307,14 +338,14 @@ func (p *Pool) unmountLocked(ctx context.Context) error {
 		return p.fault(err, "unmount")
 	}
 	for _, e := range inside {
-		if e.Path != p.root {
+		if e.Path != p.root && e.Path != p.in(dirMounts) {
 			return state.Errorf(state.ErrConflict, "storage pool %s is in use: %s is mounted", p.name, e.Path)
 		}
 	}
 	p.ready.Store(false)
-	if err := mount.Release(p.root); err != nil {
+	if err := cmp.Or(mount.Release(p.in(dirMounts)), mount.Release(p.root)); err != nil {
 		if errors.Is(err, unix.EBUSY) {
-			p.ready.Store(true)
+			p.ready.Store(p.mountPoints() == nil)
 			return state.Errorf(state.ErrConflict, "storage pool %s is in use: %w", p.name, err)
 		}
 		return p.fault(err, "unmount")

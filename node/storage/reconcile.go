@@ -58,7 +58,7 @@ func (p *Pool) reconcileMounts(ctx context.Context, known Known, report *Report)
 		return err
 	}
 	for _, m := range slices.Backward(inside) {
-		if m.Path == p.root || keep[filepath.Dir(m.Path)] {
+		if m.Path == p.root || m.Path == p.in(dirMounts) || keep[filepath.Dir(m.Path)] {
 			continue
 		}
 		if err := p.unmountPath(ctx, m.Path); err != nil {
@@ -93,12 +93,12 @@ func (p *Pool) reconcileLeftovers(ctx context.Context, _ Known, report *Report) 
 			report.Removed = append(report.Removed, fmt.Sprintf("%s/%s", folder, name))
 		}
 	}
-	mounts, err := subdirs(p.in(dirIDMaps))
+	mounts, err := subdirs(p.in(dirMounts, dirIDMaps))
 	if err != nil {
 		return err
 	}
 	for _, name := range mounts {
-		if err := unix.Rmdir(p.in(dirIDMaps, name)); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := unix.Rmdir(p.in(dirMounts, dirIDMaps, name)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 		report.Removed = append(report.Removed, fmt.Sprintf("%s/%s", dirIDMaps, name))

@@ -172,7 +172,7 @@ func (d *overlayDriver) withLayers(layers []layer, ids *IDMap, use func(dirs []s
 // It is the directory itself that is mounted, not the pool: not even root can
 // pass a directory whose owner has no id in the map.
 func (p *Pool) mapped(dir string, disk, shown *IDMap) (at string, done func() error, err error) {
-	if at, err = os.MkdirTemp(p.in(dirIDMaps), ""); err != nil {
+	if at, err = os.MkdirTemp(p.in(dirMounts, dirIDMaps), ""); err != nil {
 		return "", nil, err
 	}
 	if err := bindRootFS(p, dir, at, disk, shown, false); err != nil {

@@ -98,13 +98,14 @@ func Create(path string) error {
 	return nil
 }
 
-// Snapshot makes path a writable snapshot of the subvolume src, which is open
-// on a descriptor. Subvolumes inside src are empty directories in it.
-func Snapshot(src int, path string) error {
+// Snapshot makes a writable snapshot, called name in the directory dir, of the
+// subvolume src; both are open. Subvolumes inside src are empty directories in
+// it.
+func Snapshot(src, dir int, name string) error {
 	args := volArgs{fd: int64(src)}
-	copy(args.name[:volArgsNameLen-1], filepath.Base(path))
-	if err := onDir(filepath.Dir(path), iocSnapCreate, unsafe.Pointer(&args)); err != nil {
-		return fmt.Errorf("make the snapshot %s: %w", path, err)
+	copy(args.name[:volArgsNameLen-1], name)
+	if err := ioctl(dir, iocSnapCreate, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("make the snapshot %s: %w", name, err)
 	}
 	return nil
 }
@@ -122,9 +123,19 @@ func Destroy(dir string, id uint64) error {
 
 // ID returns the ID of the subvolume that holds path.
 func ID(path string) (uint64, error) {
-	args := inoLookupArgs{objectid: firstFree}
-	if err := onDir(path, iocInoLookup, unsafe.Pointer(&args)); err != nil {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return 0, fmt.Errorf("find the subvolume of %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	return IDOf(fd)
+}
+
+// IDOf returns the ID of the subvolume that holds an open directory.
+func IDOf(fd int) (uint64, error) {
+	args := inoLookupArgs{objectid: firstFree}
+	if err := ioctl(fd, iocInoLookup, unsafe.Pointer(&args)); err != nil {
+		return 0, fmt.Errorf("find the subvolume of an open directory: %w", err)
 	}
 	return args.treeid, nil
 }
@@ -228,7 +239,8 @@ func search(dir string, tree, object uint64, key uint32, first, last uint64, eac
 	}
 }
 
-// Sync makes everything written to the file system of dir durable.
+// Sync writes everything out and lets the kernel begin at once to free what
+// removed subvolumes took.
 func Sync(dir string) error {
 	if err := onDir(dir, iocSync, nil); err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)
@@ -255,6 +267,10 @@ func onDir(dir string, request uintptr, arg unsafe.Pointer) error {
 		return err
 	}
 	defer unix.Close(fd)
+	return ioctl(fd, request, arg)
+}
+
+func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
 		switch errno {
