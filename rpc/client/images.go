@@ -47,7 +47,7 @@ func (c *Client) UpdateImage(ctx context.Context, fingerprint string, put api.Im
 
 // ChangeImage is Change for an image.
 func (c *Client) ChangeImage(ctx context.Context, fingerprint string, change func(*api.ImagePut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		image, etag, err := c.Image(ctx, fingerprint)
 		if err != nil {
 			return err

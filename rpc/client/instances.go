@@ -2,9 +2,9 @@ package client
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
+	"time"
 
 	"muster/rpc/rest/api"
 )
@@ -99,7 +99,7 @@ func (c *Client) DeleteInstance(ctx context.Context, name string) (*Operation, e
 // back on the condition that nobody else has written in between; after a lost
 // race it starts over, a few times. It waits for the operation.
 func (c *Client) Change(ctx context.Context, name string, change func(*api.InstancePut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		instance, etag, err := c.Instance(ctx, name)
 		if err != nil {
 			return err
@@ -115,16 +115,25 @@ func (c *Client) Change(ctx context.Context, name string, change func(*api.Insta
 	})
 }
 
-// untilWon repeats a read-change-write as long as somebody else was faster.
-func untilWon(try func() error) error {
-	const tries = 5
+// untilWon repeats a read-change-write as long as somebody else was faster
+// (412), or is at work on the same thing (409).
+func untilWon(ctx context.Context, try func() error) error {
+	const tries = 6
+	pause := 20 * time.Millisecond
 	var err error
 	for range tries {
-		if err = try(); StatusCode(err) != http.StatusPreconditionFailed {
+		err = try()
+		if code := StatusCode(err); code != http.StatusPreconditionFailed && code != http.StatusConflict {
 			return err
 		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		pause *= 2
 	}
-	return errors.Join(errors.New("somebody else keeps changing it"), err)
+	return err
 }
 
 // Snapshots lists an instance's snapshots.

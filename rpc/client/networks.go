@@ -44,7 +44,7 @@ func (c *Client) UpdateNetwork(ctx context.Context, name string, put api.Network
 
 // ChangeNetwork is Change for a network.
 func (c *Client) ChangeNetwork(ctx context.Context, name string, change func(*api.NetworkPut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		network, etag, err := c.Network(ctx, name)
 		if err != nil {
 			return err

@@ -34,7 +34,7 @@ func (c *Client) UpdateProfile(ctx context.Context, name string, put api.Profile
 
 // ChangeProfile is Change for a profile.
 func (c *Client) ChangeProfile(ctx context.Context, name string, change func(*api.ProfilePut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		profile, etag, err := c.Profile(ctx, name)
 		if err != nil {
 			return err

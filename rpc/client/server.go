@@ -95,7 +95,7 @@ func (c *Client) UpdateProject(ctx context.Context, name string, put api.Project
 
 // ChangeProject is Change for a project.
 func (c *Client) ChangeProject(ctx context.Context, name string, change func(*api.ProjectPut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		project, etag, err := c.FindProject(ctx, name)
 		if err != nil {
 			return err

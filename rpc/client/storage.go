@@ -39,7 +39,7 @@ func (c *Client) UpdatePool(ctx context.Context, name string, put api.StoragePoo
 
 // ChangePool is Change for a pool.
 func (c *Client) ChangePool(ctx context.Context, name string, change func(*api.StoragePoolPut) error) error {
-	return untilWon(func() error {
+	return untilWon(ctx, func() error {
 		pool, etag, err := c.Pool(ctx, name)
 		if err != nil {
 			return err
