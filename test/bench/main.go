@@ -156,7 +156,7 @@ func measure(ctx context.Context, servers []*server, count, many int) error {
 		}},
 		{"copy", func(s *server, i int) error {
 			return s.do(ctx, http.MethodPost, "/1.0/instances", map[string]any{
-				"name": "copy" + strconv.Itoa(i), "source": map[string]any{"type": "copy", "source": name(i)},
+				"name": "copy" + strconv.Itoa(i), "profiles": []string{"default"}, "source": map[string]any{"type": "copy", "source": name(i)},
 			})
 		}},
 		{"delete", func(s *server, i int) error { return s.do(ctx, http.MethodDelete, path(i), nil) }},
