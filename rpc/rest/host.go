@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"muster/cluster/pki"
 	"muster/rpc/rest/api"
@@ -37,6 +39,23 @@ type Host struct {
 	// is there.
 	LXCFeatures    map[string]bool
 	KernelFeatures map[string]bool
+}
+
+// remembered calls f again only when its last result is a minute old: clients ask
+// for GET /1.0 before everything else, and looking for storage drivers takes
+// longer than all the rest of it.
+func remembered[T any](f func() T) func() T {
+	var mu sync.Mutex
+	var value T
+	var at time.Time
+	return func() T {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(at) > time.Minute {
+			value, at = f(), time.Now()
+		}
+		return value
+	}
 }
 
 // environment is what GET /1.0 tells of the host.

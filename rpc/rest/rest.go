@@ -81,6 +81,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.RequestTimeout == 0 {
 		cfg.RequestTimeout = time.Minute
 	}
+	if cfg.Host.StorageDrivers != nil {
+		cfg.Host.StorageDrivers = remembered(cfg.Host.StorageDrivers)
+	}
 	if cfg.Barrier == nil {
 		cfg.Barrier = func(context.Context) error { return nil }
 	}
