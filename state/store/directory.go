@@ -27,23 +27,27 @@ const (
 // identity is the content of identityFile.
 type identity struct {
 	MemberID string `json:"member_id"`
+	// NodeID is the member's number in the log.
+	NodeID uint64 `json:"node_id"`
 }
 
 // directory is the store's directory.
 type directory struct {
-	path string
+	path  string
+	owner identity
 	// mark is open for writing; marked, which mu guards, is what it holds.
 	mark   *os.File
 	mu     sync.Mutex
 	marked state.Revision
 }
 
-// openDirectory makes or checks the directory, before the node touches it.
-func openDirectory(path, memberID string) (*directory, error) {
+// openDirectory makes the directory the owner's or checks that it is, before the
+// node touches it.
+func openDirectory(path string, owner identity) (*directory, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
-	d := &directory{path: path}
+	d := &directory{path: path, owner: owner}
 	begun, logged, err := d.inspectLog()
 	if err != nil {
 		return nil, err
@@ -53,18 +57,17 @@ func openDirectory(path, memberID string) (*directory, error) {
 	case errors.Is(err, fs.ErrNotExist) && begun:
 		return nil, d.damaged("%s is gone, so nobody can tell whose the database is", identityFile)
 	case errors.Is(err, fs.ErrNotExist):
-		if err := d.claim(memberID); err != nil {
+		if err := d.claim(); err != nil {
 			return nil, err
 		}
 	case err != nil:
 		return nil, err
 	default:
-		var owner identity
-		if err := json.Unmarshal(raw, &owner); err != nil || owner.MemberID == "" {
+		if err := json.Unmarshal(raw, &d.owner); err != nil || d.owner.MemberID == "" || d.owner.NodeID == 0 {
 			return nil, d.damaged("%s does not say whose the database is", identityFile)
 		}
-		if owner.MemberID != memberID {
-			return nil, state.Errorf(state.ErrInvalid, "the database in %s belongs to member %s, not to %s", path, owner.MemberID, memberID)
+		if d.owner.MemberID != owner.MemberID {
+			return nil, state.Errorf(state.ErrInvalid, "the database in %s belongs to member %s, not to %s", path, d.owner.MemberID, owner.MemberID)
 		}
 	}
 	if d.mark, err = os.OpenFile(filepath.Join(path, markFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -81,8 +84,8 @@ func openDirectory(path, memberID string) (*directory, error) {
 }
 
 // claim writes down whose the directory is, for good.
-func (d *directory) claim(memberID string) error {
-	raw, err := json.Marshal(identity{MemberID: memberID})
+func (d *directory) claim() error {
+	raw, err := json.Marshal(d.owner)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,9 +37,11 @@ const (
 // the log is the member's ID.
 type node struct {
 	address string
-	dqlite  *dqlite.Node
-	dial    func(context.Context, string) (net.Conn, error)
-	log     *slog.Logger
+	// socket is where the node listens.
+	socket string
+	dqlite *dqlite.Node
+	dial   func(context.Context, string) (net.Conn, error)
+	log    *slog.Logger
 
 	// pipes carry connections between the network and the node's socket.
 	pipes  sync.WaitGroup
@@ -50,15 +53,15 @@ type node struct {
 // errLog means that the node does not start on the log it finds.
 var errLog = errors.New("the log cannot be read")
 
-// startNode starts the dqlite node in dir, which bootstraps itself when dir is
-// empty.
-func startNode(cfg Config) (*node, error) {
+// startNode starts the dqlite node. With an empty directory and the number that is
+// for the first node, it begins a cluster.
+func startNode(cfg Config, number uint64) (*node, error) {
 	n := &node{address: cfg.Member.ID, dial: cfg.Dial, log: cfg.Log, ends: map[net.Conn]struct{}{}}
 	latency := cfg.NetworkLatency
 	if latency == 0 {
 		latency = 10 * time.Millisecond
 	}
-	engine, err := dqlite.New(dqlite.BootstrapID, n.address, cfg.Dir,
+	engine, err := dqlite.New(number, n.address, cfg.Dir,
 		// An abstract socket with a name of the kernel's choice: no two nodes
 		// collide. The node refuses connections of other processes itself.
 		dqlite.WithBindAddress("@"),
@@ -73,6 +76,8 @@ func startNode(cfg Config) (*node, error) {
 	if err := engine.Start(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errLog, err)
 	}
+	// Not to be asked for later: the node may be gone by then.
+	n.socket = engine.BindAddress()
 	return n, nil
 }
 
@@ -91,7 +96,7 @@ func (n *node) close() error {
 
 // dialLocal connects to the node's own socket.
 func (n *node) dialLocal(ctx context.Context) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "unix", n.dqlite.BindAddress())
+	return (&net.Dialer{}).DialContext(ctx, "unix", n.socket)
 }
 
 // dialSelf is what SQL connections use: commands run on the leader, so SQL never
@@ -128,7 +133,7 @@ func (n *node) dialNode(ctx context.Context, address string) (net.Conn, error) {
 
 // accept carries a connection of another member to the node's socket.
 func (n *node) accept(remote net.Conn) {
-	local, err := net.DialTimeout("unix", n.dqlite.BindAddress(), 5*time.Second)
+	local, err := net.DialTimeout("unix", n.socket, 5*time.Second)
 	if err != nil {
 		_ = remote.Close()
 		return
@@ -182,37 +187,47 @@ func socketPair() (one, other net.Conn, err error) {
 }
 
 // leader returns the member ID of the leader that the node knows of, or "".
-func (n *node) leader(ctx context.Context) (string, error) {
-	c, err := client.New(ctx, n.address, client.WithDialFunc(n.dialSelf), client.WithLogFunc(n.logf))
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = c.Close() }()
-	leader, err := c.Leader(ctx)
-	if err != nil || leader == nil {
-		return "", err
-	}
-	return leader.Address, nil
+func (n *node) leader(ctx context.Context) (id string, err error) {
+	err = n.ask(ctx, func(c *client.Client) error {
+		leader, err := c.Leader(ctx)
+		if leader != nil {
+			id = leader.Address
+		}
+		return err
+	})
+	return id, err
 }
 
 // alone reports whether this node is the only one that votes, so that no other
 // can have become leader behind its back.
-func (n *node) alone(ctx context.Context) (bool, error) {
+func (n *node) alone(ctx context.Context) (alone bool, err error) {
+	err = n.ask(ctx, func(c *client.Client) error {
+		nodes, err := c.Cluster(ctx)
+		alone = !slices.ContainsFunc(nodes, func(other client.NodeInfo) bool {
+			return other.Role == client.Voter && other.Address != n.address
+		})
+		return err
+	})
+	return alone && err == nil, err
+}
+
+// admit adds a node and gives it a vote.
+func (n *node) admit(ctx context.Context, address string, number uint64) error {
+	return n.ask(ctx, func(c *client.Client) error {
+		if err := c.Add(ctx, client.NodeInfo{ID: number, Address: address, Role: client.Spare}); err != nil {
+			return err
+		}
+		return c.Assign(ctx, number, client.Voter)
+	})
+}
+
+// ask connects to the node for other questions than SQL.
+func (n *node) ask(ctx context.Context, question func(*client.Client) error) error {
 	c, err := client.New(ctx, n.address, client.WithDialFunc(n.dialSelf), client.WithLogFunc(n.logf))
 	if err != nil {
-		return false, err
+		return err
 	}
-	defer func() { _ = c.Close() }()
-	nodes, err := c.Cluster(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, other := range nodes {
-		if other.Role == client.Voter && other.Address != n.address {
-			return false, nil
-		}
-	}
-	return true, nil
+	return errors.Join(question(c), c.Close())
 }
 
 // database returns a handle on the database that makes connections to this node

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"muster/state"
 )
 
@@ -198,6 +200,9 @@ func (w *writer) writeQuery(ctx context.Context, q *query) (*Table, error) {
 
 func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, error) {
 	s := w.session
+	if err := s.current(ctx); err != nil {
+		return nil, nil, err
+	}
 	result, err := s.conn.ExecContext(ctx, q.statement, q.args...)
 	if err != nil {
 		return nil, nil, inStatement(err)
@@ -222,6 +227,10 @@ func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, e
 		return nil, nil, err
 	}
 	if err := s.saveChanges(ctx, saved); err != nil {
+		return nil, nil, err
+	}
+	// Every transaction leaves an outcome: that is how others notice it.
+	if err := s.saveOutcomes(ctx, []outcome{{id: uuid.NewString(), revision: t.revision}}); err != nil {
 		return nil, nil, err
 	}
 	return &Table{Columns: []string{}, Rows: [][]any{}, RowsAffected: affected}, changes, nil

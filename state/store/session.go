@@ -85,21 +85,48 @@ const outcomeWindow = 16384
 // windows before they are cut: cutting costs a statement.
 const trimEvery = 256
 
-// lookup returns the outcomes that are remembered of the IDs.
-func (s *session) lookup(ctx context.Context, ids []string) (map[string]sqlgen.CommandOutcome, error) {
+// outcome is what became of a command. kind is empty for success.
+type outcome struct {
+	id       string
+	revision state.Revision
+	kind     string
+	message  string
+}
+
+// errOutdated means that another member wrote since the session's counters were
+// read: the leadership went there and came back, and the connection survived it.
+var errOutdated = errors.New("another member led in between")
+
+// lookup returns the outcomes that are remembered of the IDs. It is the first thing
+// to do in a transaction, since it finds out whether the session is outdated.
+func (s *session) lookup(ctx context.Context, ids []string) (map[string]outcome, error) {
 	// One prepared statement for each power of two is enough of them.
 	for len(ids) < 1<<bits.Len(uint(len(ids)-1)) {
 		ids = append(ids, ids[0])
 	}
-	rows, err := s.q.ListOutcomes(ctx, ids)
+	rows, err := s.q.LookUp(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
-	known := make(map[string]sqlgen.CommandOutcome, len(rows))
+	known := make(map[string]outcome, len(ids))
 	for _, row := range rows {
-		known[row.ID] = row
+		if row.Newest != s.outcome {
+			return nil, errOutdated
+		}
+		if row.ID != nil {
+			known[*row.ID] = outcome{*row.ID, state.Revision(*row.Revision), *row.Kind, *row.Message}
+		}
 	}
 	return known, nil
+}
+
+// current refuses an outdated session.
+func (s *session) current(ctx context.Context) error {
+	newest, err := s.q.LastOutcome(ctx)
+	if err == nil && newest != s.outcome {
+		err = errOutdated
+	}
+	return err
 }
 
 // Rows go in by several at once; sqlc has no words for that. The database takes
@@ -137,11 +164,11 @@ type savedChange struct {
 }
 
 // saveOutcomes remembers what became of commands.
-func (s *session) saveOutcomes(ctx context.Context, outcomes []sqlgen.CommandOutcome) error {
+func (s *session) saveOutcomes(ctx context.Context, outcomes []outcome) error {
 	err := insertMany(ctx, s.stmts, "command_outcomes (seq, id, revision, kind, message)", 5, outcomesAtOnce, len(outcomes), func(i int, args []any) []any {
 		s.outcome++
 		o := outcomes[i]
-		return append(args, s.outcome, o.ID, o.Revision, o.Kind, o.Message)
+		return append(args, s.outcome, o.id, int64(o.revision), o.kind, o.message)
 	})
 	if err != nil {
 		return err
@@ -240,13 +267,13 @@ func (s *session) do(ctx context.Context, sql string) error {
 	return err
 }
 
-// outcomeOf writes an error down as an outcome.
-func outcomeOf(id string, revision state.Revision, err error) sqlgen.CommandOutcome {
-	o := sqlgen.CommandOutcome{ID: id, Revision: int64(revision)}
+// outcomeOf writes an error, or none, down as an outcome.
+func outcomeOf(id string, revision state.Revision, err error) outcome {
+	o := outcome{id: id, revision: revision}
 	if err != nil {
-		o.Kind, o.Message = internalKind, err.Error()
+		o.kind, o.message = internalKind, err.Error()
 		if kind := state.Kind(err); kind != nil {
-			o.Kind = kind.Error()
+			o.kind = kind.Error()
 		}
 	}
 	return o
@@ -256,17 +283,17 @@ func outcomeOf(id string, revision state.Revision, err error) sqlgen.CommandOutc
 // on.
 const internalKind = "internal"
 
-// outcomeAnswer reads an outcome.
-func outcomeAnswer(o sqlgen.CommandOutcome) (Result, error) {
-	if o.Kind == "" {
-		return Result{Revision: state.Revision(o.Revision)}, nil
+// answer is what the outcome says to the one who asked.
+func (o outcome) answer() answer {
+	if o.kind == "" {
+		return answer{result: Result{Revision: o.revision}}
 	}
 	for _, kind := range state.Kinds {
-		if kind.Error() == o.Kind {
-			return Result{}, state.Errorf(kind, "%s", o.Message)
+		if kind.Error() == o.kind {
+			return answer{err: state.Errorf(kind, "%s", o.message)}
 		}
 	}
-	return Result{}, errors.New(o.Message)
+	return answer{err: errors.New(o.message)}
 }
 
 // load reads all objects from the tables.

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/canonical/go-dqlite"
+
 	"muster/state"
 )
 
@@ -28,6 +30,10 @@ type Config struct {
 	// Member is this member. Its ID is its address in the consensus log and never
 	// changes; the rest is recorded when the store is made, and ignored later.
 	Member state.Member
+	// Join says that a directory which is new belongs to a member that is about to
+	// join a cluster: it waits for the leader's Admit instead of beginning a cluster
+	// of its own, and Open does not wait for the View.
+	Join bool
 	// Dial connects to the dqlite node of another member, or is nil while there is
 	// none. The other end hands the connection to Accept.
 	Dial func(ctx context.Context, memberID string) (net.Conn, error)
@@ -74,7 +80,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, state.Errorf(state.ErrInvalid, "a store needs a directory and the member's ID")
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	dir, err := openDirectory(cfg.Dir, cfg.Member.ID)
+	owner := identity{MemberID: cfg.Member.ID, NodeID: dqlite.BootstrapID}
+	if cfg.Join {
+		owner.NodeID = dqlite.GenerateID(cfg.Member.ID)
+	}
+	dir, err := openDirectory(cfg.Dir, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.close())
 	}
-	node, err := startNode(cfg)
+	node, err := startNode(cfg, dir.owner.NodeID)
 	if err != nil {
 		if errors.Is(err, errLog) {
 			err = dir.damaged("%w", err)
@@ -98,8 +108,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Remote != nil {
 		s.running.Go(func() { s.follow(running) })
 	}
-	if err := s.begin(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+	if !cfg.Join {
+		if err := s.begin(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	return s, nil
 }
@@ -136,6 +148,19 @@ func (s *Store) Close() error {
 // Accept hands a muster/dqlite connection of another member to the node, which
 // owns it from then on.
 func (s *Store) Accept(conn net.Conn) { s.node.accept(conn) }
+
+// NodeID is this member's number in the log, which Admit needs to know.
+func (s *Store) NodeID() uint64 { return s.dir.owner.NodeID }
+
+// Admit makes another member part of the consensus, as one that votes. It must be
+// running, with Join, and is called on the leader (ErrUnavailable elsewhere). It
+// returns when the new member has caught up.
+func (s *Store) Admit(ctx context.Context, memberID string, nodeID uint64) error {
+	if leader := s.guide(ctx); leader != s.node.address {
+		return state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
+	}
+	return wrap(s.node.admit(ctx, memberID, nodeID), "admit member %s to the database", memberID)
+}
 
 // View returns the newest state that this member knows.
 func (s *Store) View() *View { return s.hub.view.Load() }

@@ -252,7 +252,7 @@ func TestASubscriptionThatSleepsLosesItsPlace(t *testing.T) {
 func TestWatchKeepsAnotherViewUpToDate(t *testing.T) {
 	s := freshStore(t)
 	populate(t, s)
-	dir, err := openDirectory(t.TempDir(), "other")
+	dir, err := openDirectory(t.TempDir(), identity{MemberID: "other", NodeID: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

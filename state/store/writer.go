@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"muster/state"
-	"muster/state/store/sqlgen"
 )
 
 // patience is how long a command may wait for a leader that can commit it.
@@ -280,9 +279,6 @@ func (w *writer) group(ctx context.Context, asked []*request, careful bool) (*gr
 
 // settle commits a group and makes its changes visible.
 func (w *writer) settle(ctx context.Context, g *group) error {
-	if !g.began {
-		return nil // every command was answered before
-	}
 	if err := g.session.do(ctx, "COMMIT"); err != nil {
 		w.log.WarnContext(ctx, "commit", "error", err, "commands", len(g.answers))
 		w.drop()
@@ -327,6 +323,9 @@ func (w *writer) barrier(ctx context.Context) (state.Revision, error) {
 		if err := w.session.q.RaiseBarrier(ctx); err != nil {
 			return 0, w.undone(err)
 		}
+		if err := w.session.current(ctx); err != nil {
+			return 0, w.undone(err)
+		}
 	}
 	return w.session.revision, nil
 }
@@ -337,7 +336,7 @@ func isLost(err error) bool {
 	return err != nil && !isRefusal(err) && (isAny(err, lostErrors) || isTimeout(err))
 }
 
-var lostErrors = []error{driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled}
+var lostErrors = []error{errOutdated, driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled}
 
 func isAny(err error, targets []error) bool {
 	for _, target := range targets {
@@ -362,13 +361,12 @@ type group struct {
 	session  *session
 	careful  bool
 	now      time.Time
-	began    bool
 	revision state.Revision
 	term     uint64
 	answers  []answer
 	saved    []savedChange
 	changes  []Change
-	outcomes []sqlgen.CommandOutcome
+	outcomes []outcome
 }
 
 // errLeftovers means that a command failed after it had written something, and that
@@ -377,6 +375,9 @@ var errLeftovers = errors.New("a command that failed left something behind")
 
 // run runs the commands up to the commit. Its error is for all of them.
 func (g *group) run(ctx context.Context, asked []*request) error {
+	if err := g.session.do(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
 	ids := make([]string, len(asked))
 	for i, r := range asked {
 		ids[i] = r.envelope.ID
@@ -386,18 +387,15 @@ func (g *group) run(ctx context.Context, asked []*request) error {
 		return err
 	}
 	for i, r := range asked {
-		outcome, done := known[r.envelope.ID]
+		o, done := known[r.envelope.ID]
 		if !done {
-			if outcome, err = g.command(ctx, r); err != nil {
+			if o, err = g.command(ctx, r); err != nil {
 				return err
 			}
-			g.outcomes = append(g.outcomes, outcome)
-			known[outcome.ID] = outcome // should the same command be here twice
+			g.outcomes = append(g.outcomes, o)
+			known[o.id] = o // should the same command be here twice
 		}
-		g.answers[i].result, g.answers[i].err = outcomeAnswer(outcome)
-	}
-	if !g.began {
-		return nil
+		g.answers[i] = o.answer()
 	}
 	if g.term > g.session.term {
 		if err := g.session.q.SetTerm(ctx, int64(g.term)); err != nil {
@@ -412,9 +410,11 @@ func (g *group) run(ctx context.Context, asked []*request) error {
 
 // command runs one command and returns its outcome; its error is for the whole
 // group.
-func (g *group) command(ctx context.Context, r *request) (sqlgen.CommandOutcome, error) {
-	if err := g.prepare(ctx); err != nil {
-		return sqlgen.CommandOutcome{}, err
+func (g *group) command(ctx context.Context, r *request) (outcome, error) {
+	if g.careful {
+		if err := g.session.do(ctx, "SAVEPOINT command"); err != nil {
+			return outcome{}, err
+		}
 	}
 	t := &tx{q: g.session.q, now: g.now, revision: g.revision + 1, requestor: r.envelope.Requestor}
 	written := g.session.stmts.written
@@ -428,12 +428,12 @@ func (g *group) command(ctx context.Context, r *request) (sqlgen.CommandOutcome,
 	}
 	switch {
 	case isLost(err) || isBusy(err):
-		return sqlgen.CommandOutcome{}, err
+		return outcome{}, err
 	case err != nil && g.session.stmts.written > written && !g.careful:
-		return sqlgen.CommandOutcome{}, errLeftovers
+		return outcome{}, errLeftovers
 	case err != nil && g.careful:
 		if err := g.session.do(ctx, "ROLLBACK TO command"); err != nil {
-			return sqlgen.CommandOutcome{}, err
+			return outcome{}, err
 		}
 	}
 	if err == nil && len(saved) > 0 {
@@ -442,22 +442,6 @@ func (g *group) command(ctx context.Context, r *request) (sqlgen.CommandOutcome,
 		g.changes = append(g.changes, changes...)
 	}
 	return outcomeOf(r.envelope.ID, g.revision, err), nil
-}
-
-// prepare begins the transaction, and the command's savepoint in a careful group.
-func (g *group) prepare(ctx context.Context) error {
-	begin := ""
-	if !g.began {
-		begin = "BEGIN IMMEDIATE;"
-	}
-	if g.careful {
-		begin += "SAVEPOINT command;"
-	}
-	g.began = true
-	if begin == "" {
-		return nil
-	}
-	return g.session.do(ctx, begin)
 }
 
 // fence refuses a coordinator that is no longer one.

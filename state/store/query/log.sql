@@ -13,8 +13,10 @@ DELETE FROM changes WHERE position < ?;
 -- name: LastOutcome :one
 SELECT CAST(ifnull(max(seq), 0) AS INTEGER) FROM command_outcomes;
 
--- name: ListOutcomes :many
-SELECT * FROM command_outcomes WHERE id IN (sqlc.slice(ids));
+-- name: LookUp :many
+-- The outcomes of commands and, in every row, the newest of all: at least one row.
+SELECT CAST((SELECT ifnull(max(n.seq), 0) FROM command_outcomes n) AS INTEGER) AS newest, o.id, o.revision, o.kind, o.message
+FROM (SELECT 1) LEFT JOIN command_outcomes o ON o.id IN (sqlc.slice(ids));
 
 -- name: TrimOutcomes :exec
 DELETE FROM command_outcomes WHERE seq <= ?;

@@ -70,12 +70,22 @@ func (q *Queries) ListChangesAfter(ctx context.Context, position int64) ([]Chang
 	return items, nil
 }
 
-const listOutcomes = `-- name: ListOutcomes :many
-SELECT seq, id, revision, kind, message FROM command_outcomes WHERE id IN (/*SLICE:ids*/?)
+const lookUp = `-- name: LookUp :many
+SELECT CAST((SELECT ifnull(max(n.seq), 0) FROM command_outcomes n) AS INTEGER) AS newest, o.id, o.revision, o.kind, o.message
+FROM (SELECT 1) LEFT JOIN command_outcomes o ON o.id IN (/*SLICE:ids*/?)
 `
 
-func (q *Queries) ListOutcomes(ctx context.Context, ids []string) ([]CommandOutcome, error) {
-	query := listOutcomes
+type LookUpRow struct {
+	Newest   int64
+	ID       *string
+	Revision *int64
+	Kind     *string
+	Message  *string
+}
+
+// The outcomes of commands and, in every row, the newest of all: at least one row.
+func (q *Queries) LookUp(ctx context.Context, ids []string) ([]LookUpRow, error) {
+	query := lookUp
 	var queryParams []interface{}
 	if len(ids) > 0 {
 		for _, v := range ids {
@@ -90,11 +100,11 @@ func (q *Queries) ListOutcomes(ctx context.Context, ids []string) ([]CommandOutc
 		return nil, err
 	}
 	defer rows.Close()
-	items := []CommandOutcome{}
+	items := []LookUpRow{}
 	for rows.Next() {
-		var i CommandOutcome
+		var i LookUpRow
 		if err := rows.Scan(
-			&i.Seq,
+			&i.Newest,
 			&i.ID,
 			&i.Revision,
 			&i.Kind,

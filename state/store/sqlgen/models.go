@@ -29,14 +29,6 @@ type ClusterSetting struct {
 	Revision int64
 }
 
-type CommandOutcome struct {
-	Seq      int64
-	ID       string
-	Revision int64
-	Kind     string
-	Message  string
-}
-
 type Image struct {
 	Project      string
 	Fingerprint  string

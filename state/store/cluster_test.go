@@ -1,0 +1,283 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"muster/state"
+)
+
+// lab is a cluster in one process, whose members can be cut off.
+type lab struct {
+	mu      sync.Mutex
+	stores  map[string]*Store
+	cut     map[string]bool
+	streams map[string][]func() // what ends when the member is cut off
+}
+
+// labMember is how one member sees the others. It is their Remote.
+type labMember struct {
+	lab *lab
+	id  string
+}
+
+func newLab(t *testing.T, members int) *lab {
+	t.Helper()
+	l := &lab{stores: map[string]*Store{}, cut: map[string]bool{}, streams: map[string][]func(){}}
+	for n := range members {
+		id := fmt.Sprintf("m%d", n)
+		m := labMember{l, id}
+		s, err := Open(t.Context(), Config{
+			Dir: filepath.Join(t.TempDir(), id), Member: state.Member{ID: id, Name: "name-" + id}, Join: n > 0,
+			Dial: m.dial, Remote: m, NetworkLatency: 5 * time.Millisecond,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.mu.Lock()
+		l.stores[id] = s
+		l.mu.Unlock()
+		t.Cleanup(func() { _ = s.Close() })
+		if n > 0 {
+			if err := l.stores["m0"].Admit(t.Context(), id, s.NodeID()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Barrier(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			must(t, s, AddMember{Member: state.Member{ID: id, Name: "name-" + id}})
+		}
+	}
+	return l
+}
+
+// reach returns another member's store, and registers what ends when either of the
+// two is cut off.
+func (m labMember) reach(id string, end func()) (*Store, error) {
+	m.lab.mu.Lock()
+	defer m.lab.mu.Unlock()
+	s := m.lab.stores[id]
+	if s == nil || m.lab.cut[id] || m.lab.cut[m.id] {
+		return nil, state.Errorf(state.ErrUnavailable, "member %s cannot be reached", id)
+	}
+	for _, side := range []string{id, m.id} {
+		m.lab.streams[side] = append(m.lab.streams[side], end)
+	}
+	return s, nil
+}
+
+func (m labMember) dial(_ context.Context, id string) (net.Conn, error) {
+	here, there := net.Pipe()
+	s, err := m.reach(id, func() { _ = here.Close() })
+	if err != nil {
+		return nil, err
+	}
+	s.Accept(there)
+	return here, nil
+}
+
+func (m labMember) Apply(ctx context.Context, id string, envelope Envelope) (Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := m.reach(id, cancel)
+	if err != nil {
+		return Result{}, err
+	}
+	raw, err := json.Marshal(envelope)
+	if err != nil {
+		return Result{}, err
+	}
+	var arrived Envelope
+	if err := json.Unmarshal(raw, &arrived); err != nil {
+		return Result{}, err
+	}
+	return s.ApplyEnvelope(ctx, arrived)
+}
+
+func (m labMember) Revision(ctx context.Context, id string) (state.Revision, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := m.reach(id, cancel)
+	if err != nil {
+		return 0, err
+	}
+	return s.LeaderRevision(ctx)
+}
+
+func (m labMember) Watch(ctx context.Context, id string, since state.Revision, send func(Batch) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := m.reach(id, cancel)
+	if err != nil {
+		return err
+	}
+	return s.Watch(ctx, since, send)
+}
+
+// isolate cuts members off from all others.
+func (l *lab) isolate(ids ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		l.cut[id] = true
+		for _, end := range l.streams[id] {
+			end()
+		}
+		l.streams[id] = nil
+	}
+}
+
+func (l *lab) heal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.cut)
+}
+
+// leader returns the leader's ID and the others', as the member says.
+func (l *lab) leader(t *testing.T, via string) (leader string, others []string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		leader, err := l.stores[via].Leader(t.Context())
+		if err != nil {
+			continue
+		}
+		for id := range l.stores {
+			if id != leader {
+				others = append(others, id)
+			}
+		}
+		return leader, others
+	}
+	t.Fatalf("%s knows of no leader", via)
+	return "", nil
+}
+
+// same checks that all members show the same.
+func (l *lab) same(t *testing.T, ids ...string) {
+	t.Helper()
+	first := l.stores[ids[0]]
+	if err := first.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids[1:] {
+		if err := l.stores[id].Barrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(dump(t, first.View()), dump(t, l.stores[id].View())); diff != "" {
+			t.Errorf("%s and %s show different things:\n%s", ids[0], id, diff)
+		}
+	}
+}
+
+func setting(n int) SetSettings {
+	return SetSettings{Cluster: map[string]string{fmt.Sprint("k", n): "v"}}
+}
+
+func TestThreeMembersAreOne(t *testing.T) {
+	l := newLab(t, 3)
+	all := []string{"m0", "m1", "m2"}
+	// Every member takes writes, and reads its own at once.
+	for n := range 30 {
+		s := l.stores[all[n%3]]
+		must(t, s, setting(n))
+		if got := s.View().Setting("", fmt.Sprint("k", n)); got != "v" {
+			t.Fatalf("%s does not read its own write %d", all[n%3], n)
+		}
+	}
+	refused(t, l.stores["m2"], DeletePool{Name: "none"}, state.ErrNotFound, `storage pool "none" not found`)
+	l.same(t, all...)
+
+	// Nothing is lost with the leader, and writes go on.
+	leader, others := l.leader(t, "m0")
+	l.isolate(leader)
+	if err := l.stores[leader].Close(); err != nil {
+		t.Errorf("close the leader: %v", err)
+	}
+	start := time.Now()
+	must(t, l.stores[others[0]], setting(100))
+	t.Logf("writes went on %v after the leader was gone", time.Since(start).Round(time.Millisecond))
+	must(t, l.stores[others[1]], setting(101))
+	l.same(t, others...)
+	for n := range 30 {
+		if got := l.stores[others[1]].View().Setting("", fmt.Sprint("k", n)); got != "v" {
+			t.Errorf("write %d is lost", n)
+		}
+	}
+}
+
+func TestWithoutAQuorum(t *testing.T) {
+	t.Parallel() // it waits for seconds, idle
+	l := newLab(t, 3)
+	leader, others := l.leader(t, "m0")
+	must(t, l.stores[others[0]], setting(1))
+	l.isolate(leader, others[1])
+	s := l.stores[others[0]]
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if id, err := s.Leader(t.Context()); err != nil || id == s.node.address {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the member still believes in its leader")
+		}
+	}
+	start := time.Now()
+	refused(t, s, setting(2), state.ErrUnavailable, "not applied")
+	if took := time.Since(start); took > patience+500*time.Millisecond {
+		t.Errorf("the refusal took %v", took)
+	}
+	if got := s.View().Setting("", "k1"); got != "v" {
+		t.Error("reads do not answer without a quorum")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.Barrier(ctx); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("barrier: %v; want ErrUnavailable", err)
+	}
+	l.heal()
+	must(t, s, setting(3))
+	l.same(t, "m0", "m1", "m2")
+}
+
+// A leader that is cut off while it commits cannot know how it ended. It says so,
+// and the command's ID tells later.
+func TestALeaderThatIsCutOff(t *testing.T) {
+	t.Parallel() // it waits for seconds, idle
+	l := newLab(t, 3)
+	leader, others := l.leader(t, "m0")
+	l.isolate(leader)
+	_, err := l.stores[leader].ApplyAs(t.Context(), Origin{ID: "torn"}, newInstanceOn("torn", "name-"+leader))
+	if !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), "unknown") {
+		t.Errorf("a write on the cut off leader: %v; want ErrUnavailable: … unknown …", err)
+	}
+	// It cannot answer a linearizable read either.
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := l.stores[leader].Barrier(ctx); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("a barrier on the cut off leader: %v; want ErrUnavailable", err)
+	}
+	must(t, l.stores[others[0]], setting(1))
+	l.heal()
+	if _, err := l.stores[leader].ApplyAs(t.Context(), Origin{ID: "torn"}, newInstanceOn("torn", "name-"+leader)); err != nil {
+		t.Errorf("the same command again: %v", err)
+	}
+	l.same(t, "m0", "m1", "m2")
+	if n := len(l.stores[others[0]].View().Instances("")); n != 1 {
+		t.Errorf("%d instances; want the one", n)
+	}
+}
+
+func newInstanceOn(name, member string) CreateInstance {
+	command := newInstance(name)
+	command.Instance.Location = member
+	return command
+}
