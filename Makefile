@@ -13,7 +13,7 @@ PACKAGES := build-essential pkg-config libdqlite-dev libraft-dev libuv1-dev libl
 # Only the tests against the stock clients need these.
 TEST_PACKAGES := lxd-client python3-pylxd
 
-RACE_PACKAGES = $$($(GO) list ./state/... ./scheduler/... ./cluster/... ./rpc/...)
+RACE_PACKAGES = $$($(GO) list ./state/... ./cluster/... ./rpc/...)
 
 .PHONY: help deps test-deps build run demo test race bench chaos lint generate image-busybox clean
 help: ## print this list

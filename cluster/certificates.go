@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 
@@ -70,7 +71,7 @@ type tokenInput struct {
 func (c *Cluster) UseToken(ctx context.Context, token state.Token, certificate state.Certificate) error {
 	op, err := c.ops.Get(token.Operation)
 	if err != nil || op.Final() {
-		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && state.Kind(err) != state.ErrNotFound {
+		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
 			return err
 		}
 		return state.Errorf(state.ErrForbidden, "this token was withdrawn: ask for a new one")

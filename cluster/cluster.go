@@ -8,8 +8,10 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"muster/node"
@@ -85,7 +87,7 @@ func (c *Cluster) finish(ctx context.Context, command store.Command) error {
 // View that is behind must not say that a thing does not exist.
 func found[T any](ctx context.Context, c *Cluster, look func(*store.View) (T, error)) (T, error) {
 	value, err := look(c.store.View())
-	if state.Kind(err) != state.ErrNotFound {
+	if !errors.Is(err, state.ErrNotFound) {
 		return value, err
 	}
 	if barrier := c.store.Barrier(ctx); barrier != nil {
@@ -96,10 +98,11 @@ func found[T any](ctx context.Context, c *Cluster, look func(*store.View) (T, er
 
 // resource is the URL of a thing in operations and events.
 func resource(project string, parts ...string) string {
-	path := "/1.0"
+	escaped := make([]string, 0, len(parts))
 	for _, part := range parts {
-		path += "/" + url.PathEscape(part)
+		escaped = append(escaped, url.PathEscape(part))
 	}
+	path := "/1.0/" + strings.Join(escaped, "/")
 	if project != "" && project != state.DefaultProject {
 		path += "?project=" + url.QueryEscape(project)
 	}

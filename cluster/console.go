@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"muster/cluster/coord"
 	"muster/node"
@@ -90,7 +91,7 @@ func (c *Cluster) ConsoleLog(ctx context.Context, project, name string) ([]byte,
 		return nil, err
 	}
 	log, err := c.node.ConsoleLog(ctx, inst)
-	if state.Kind(err) == state.ErrNotFound {
+	if errors.Is(err, state.ErrNotFound) {
 		return []byte{}, nil // it has never run
 	}
 	return log, err

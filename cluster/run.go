@@ -64,7 +64,7 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 		for {
 			changes, err := subscription.Next(ctx)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of ctx is how this ends
 			}
 			if errors.Is(err, state.ErrStale) {
 				c.log.Warn("lifecycle events were skipped: the state was made anew")

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -113,7 +114,7 @@ func (n *Node) applyRootSize(ctx context.Context, inst Instance, pool *storage.P
 // system, snapshots, logs. What is gone already, or only half there, is no
 // error, so that a deletion can be repeated. The instance must not run.
 func (n *Node) Delete(ctx context.Context, inst Instance) error {
-	if err := n.cfg.Runtime.Remove(ctx, inst.HostName()); err != nil && state.Kind(err) != state.ErrNotFound {
+	if err := n.cfg.Runtime.Remove(ctx, inst.HostName()); err != nil && !errors.Is(err, state.ErrNotFound) {
 		return err
 	}
 	n.releaseNICs(ctx, inst)

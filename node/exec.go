@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"maps"
 
 	"muster/node/runtime"
 	"muster/node/storage"
@@ -13,9 +14,7 @@ import (
 // lie under the spec's own environment.
 func (n *Node) Exec(ctx context.Context, inst Instance, spec runtime.ExecSpec) (runtime.Process, error) {
 	env := withPrefix(inst.Config, "environment.")
-	for key, value := range spec.Env {
-		env[key] = value
-	}
+	maps.Copy(env, spec.Env)
 	spec.Env = env
 	return n.cfg.Runtime.Exec(ctx, inst.HostName(), spec)
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path/filepath"
 	"time"
@@ -35,7 +36,7 @@ func (n *Node) Publish(ctx context.Context, inst Instance, spec PublishSpec) (im
 	err = pool.ViewVolume(ctx, volume, func(mounted storage.Mounted) error {
 		metadata, err := image.ReadMetadata(mounted.Dir)
 		if err != nil {
-			if state.Kind(err) != state.ErrNotFound {
+			if !errors.Is(err, state.ErrNotFound) {
 				return err
 			}
 			metadata = image.Metadata{Architecture: inst.Architecture}

@@ -1,6 +1,9 @@
 package state
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // Status of an instance, in the words that clients know.
 type Status string
@@ -74,15 +77,9 @@ type Profile struct {
 func Expand(profiles []*Profile, config Config, devices Devices) (Config, Devices) {
 	expandedConfig, expandedDevices := Config{}, Devices{}
 	lay := func(c Config, d Devices) {
-		for key, value := range c {
-			expandedConfig[key] = value
-		}
+		maps.Copy(expandedConfig, c)
 		for name, device := range d {
-			own := make(map[string]string, len(device))
-			for key, value := range device {
-				own[key] = value
-			}
-			expandedDevices[name] = own
+			expandedDevices[name] = maps.Clone(device)
 		}
 	}
 	for _, profile := range profiles {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -146,10 +147,5 @@ func RunsOn(guest, host string) bool {
 	if guest == host {
 		return true
 	}
-	for _, personality := range personalities[host] {
-		if guest == personality {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(personalities[host], guest)
 }

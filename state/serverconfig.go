@@ -1,6 +1,9 @@
 package state
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 var serverKeys = table{
 	what: "server key",
@@ -110,18 +113,12 @@ func aRange(value string) error {
 var PoolDrivers = []string{"overlay", "dir", "btrfs"}
 
 // ValidatePoolDriver says whether a storage driver exists.
-func ValidatePoolDriver(driver string) error { return oneOfDrivers(driver) }
-
-func oneOfDrivers(driver string) error {
-	for _, known := range PoolDrivers {
-		if driver == known {
-			return nil
-		}
-	}
-	for _, missing := range []string{"zfs", "lvm", "ceph", "cephfs", "cephobject", "powerflex"} {
-		if driver == missing {
-			return Errorf(ErrInvalid, "driver %q is not supported by muster: use overlay, dir or btrfs", driver)
-		}
+func ValidatePoolDriver(driver string) error {
+	switch {
+	case slices.Contains(PoolDrivers, driver):
+		return nil
+	case slices.Contains([]string{"zfs", "lvm", "ceph", "cephfs", "cephobject", "powerflex"}, driver):
+		return Errorf(ErrInvalid, "driver %q is not supported by muster: use overlay, dir or btrfs", driver)
 	}
 	return unknown("driver", driver, PoolDrivers)
 }

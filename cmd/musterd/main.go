@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -23,18 +22,8 @@ func main() {
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
-		var exit exitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.code)
-		}
 		os.Exit(1)
 	}
-}
-
-// exitError ends the program with a code of its own.
-type exitError struct {
-	error
-	code int
 }
 
 // defaultDir is where a daemon keeps everything unless MUSTER_DIR says otherwise.

@@ -162,7 +162,7 @@ func (m *Member) PID() int { return m.daemon.Process.Pid }
 // stay.
 func (m *Member) Kill() {
 	m.t.Helper()
-	m.signalAndWait(syscall.SIGKILL)
+	_ = m.signalAndWait(syscall.SIGKILL) // it says that it was killed
 }
 
 // Stop asks the daemon to end as a service manager would, containers left
@@ -198,7 +198,7 @@ func (m *Member) signalAndWait(signal syscall.Signal) error {
 	case <-time.After(60 * time.Second):
 		m.t.Errorf("the daemon did not end within 60 s of %v\n%s", signal, m.Log())
 		_ = m.daemon.Process.Kill()
-		<-m.done
+		_ = <-m.done
 		m.daemon = nil
 		return fmt.Errorf("daemon did not end on %v", signal)
 	}
