@@ -152,6 +152,24 @@ func (s StateChange) check() error {
 	return nil
 }
 
+// possible refuses a change of an instance that is as wanted already, or in no
+// state to be changed so.
+func (s StateChange) possible(inst *state.Instance) error {
+	switch {
+	case s.Action == "start" && inst.Status == state.StatusRunning:
+		return state.Errorf(state.ErrConflict, "instance %q is already running", inst.Name)
+	case s.Action == "stop" && inst.Status == state.StatusStopped:
+		return state.Errorf(state.ErrConflict, "instance %q is already stopped", inst.Name)
+	case (s.Action == "restart" || s.Action == "freeze") && inst.Status == state.StatusStopped:
+		return state.Errorf(state.ErrConflict, "instance %q is not running: start it first", inst.Name)
+	case s.Action == "freeze" && inst.Status == state.StatusFrozen:
+		return state.Errorf(state.ErrConflict, "instance %q is already frozen", inst.Name)
+	case s.Action == "unfreeze" && inst.Status != state.StatusFrozen:
+		return state.Errorf(state.ErrConflict, "instance %q is not frozen", inst.Name)
+	}
+	return nil
+}
+
 // ChangeState starts, stops, restarts, freezes or unfreezes an instance in the
 // background. What is impossible now is said at once.
 func (c *Cluster) ChangeState(ctx context.Context, project, name string, change StateChange) (OperationInfo, error) {
@@ -164,6 +182,9 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 	}
 	if inst.Busy != "" {
 		return OperationInfo{}, errBusy(inst)
+	}
+	if err := change.possible(inst); err != nil {
+		return OperationInfo{}, err
 	}
 	return c.ops.Start(ctx, OperationSpec{
 		Description: changeWords[change.Action], Project: project, Resources: instanceResources(project, name),
@@ -211,6 +232,9 @@ func (c *Cluster) changeState(ctx context.Context, project, name string, change 
 		return err
 	}
 	defer inst.release()
+	if err := change.possible(inst.Instance); err != nil {
+		return err
+	}
 	how := runtime.Stop{Force: change.Force, Timeout: change.Timeout}
 	if how.Timeout < 0 {
 		how.Timeout = 0
@@ -232,10 +256,7 @@ func (c *Cluster) changeState(ctx context.Context, project, name string, change 
 }
 
 func (c *Cluster) start(ctx context.Context, inst *held) error {
-	switch inst.Status {
-	case state.StatusRunning:
-		return state.Errorf(state.ErrConflict, "instance %q is already running", inst.Name)
-	case state.StatusFrozen:
+	if inst.Status == state.StatusFrozen {
 		return c.unfreeze(ctx, inst)
 	}
 	volatile, err := c.node.Start(ctx, inst.node)
@@ -246,9 +267,6 @@ func (c *Cluster) start(ctx context.Context, inst *held) error {
 }
 
 func (c *Cluster) stop(ctx context.Context, inst *held, how runtime.Stop) error {
-	if inst.Status == state.StatusStopped {
-		return state.Errorf(state.ErrConflict, "instance %q is already stopped", inst.Name)
-	}
 	volatile, err := c.node.Stop(ctx, inst.node, how)
 	if err != nil {
 		return err
@@ -264,9 +282,6 @@ func (c *Cluster) stop(ctx context.Context, inst *held, how runtime.Stop) error 
 }
 
 func (c *Cluster) restart(ctx context.Context, inst *held, how runtime.Stop) error {
-	if inst.Status == state.StatusStopped {
-		return state.Errorf(state.ErrConflict, "instance %q is not running: start it", inst.Name)
-	}
 	volatile, err := c.node.Restart(ctx, inst.node, how)
 	if err != nil {
 		if volatile != nil {
@@ -281,12 +296,6 @@ func (c *Cluster) restart(ctx context.Context, inst *held, how runtime.Stop) err
 }
 
 func (c *Cluster) freeze(ctx context.Context, inst *held) error {
-	switch inst.Status {
-	case state.StatusStopped:
-		return state.Errorf(state.ErrConflict, "instance %q is not running", inst.Name)
-	case state.StatusFrozen:
-		return state.Errorf(state.ErrConflict, "instance %q is already frozen", inst.Name)
-	}
 	if err := c.node.Freeze(ctx, inst.node); err != nil {
 		return err
 	}
@@ -294,9 +303,6 @@ func (c *Cluster) freeze(ctx context.Context, inst *held) error {
 }
 
 func (c *Cluster) unfreeze(ctx context.Context, inst *held) error {
-	if inst.Status != state.StatusFrozen {
-		return state.Errorf(state.ErrConflict, "instance %q is not frozen", inst.Name)
-	}
 	if err := c.node.Unfreeze(ctx, inst.node); err != nil {
 		return err
 	}

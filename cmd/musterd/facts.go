@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"muster/node/storage"
@@ -31,7 +31,7 @@ func (m *member) restConfig(group int) rest.Config {
 				return drivers
 			},
 			Version: version, LXCVersion: m.driver.Version,
-			LXCFeatures:    map[string]bool{"cgroup2": true, "mount_injection_file": true, "network_veth_router": true, "pidfd": true},
+			LXCFeatures:    lxcFeatures(m.driver.Version),
 			KernelFeatures: kernelFeatures(),
 		},
 		Settings: m.cluster, Events: m.events, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
@@ -42,13 +42,29 @@ func (m *member) restConfig(group int) rest.Config {
 
 // kernelFeatures are what clients show of the kernel; each is looked up.
 func kernelFeatures() map[string]bool {
-	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
 	actions, _ := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return map[string]bool{
-		"idmapped_mounts":  exists("/proc/self/ns/user"),
+		// mount_setattr(2) and capabilities(7) name the releases.
+		"idmapped_mounts":  atLeast(string(release), 5, 12),
+		"unpriv_fscaps":    atLeast(string(release), 4, 14),
 		"seccomp_listener": strings.Contains(string(actions), "user_notif"),
-		"unpriv_fscaps":    exists(filepath.Join("/proc/self", "uid_map")),
 	}
+}
+
+// lxcFeatures are what clients show of liblxc; its release notes of 4.0 name them.
+func lxcFeatures(version string) map[string]bool {
+	has := atLeast(version, 4, 0)
+	return map[string]bool{"cgroup2": has, "mount_injection_file": has, "network_veth_router": has, "pidfd": has}
+}
+
+// atLeast compares the first two numbers of a version.
+func atLeast(version string, major, minor int) bool {
+	var first, second int
+	if count, _ := fmt.Sscanf(version, "%d.%d", &first, &second); count != 2 {
+		return false
+	}
+	return first > major || first == major && second >= minor
 }
 
 // placement answers for a cluster of one: this member owns everything.
@@ -71,6 +87,10 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 		op, err := p.m.ops.Get(thing.Name)
 		if err != nil {
 			return "", err
+		}
+		if op.Final() {
+			// Everybody knows how it ended; its member may be gone.
+			return p.Self(), nil
 		}
 		owner, err := p.m.store.View().MemberByID(op.Member)
 		if err != nil {
