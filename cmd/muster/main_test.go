@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -172,8 +173,9 @@ func cleanUpTrust(c *client.Client, prefix string) error {
 	return err
 }
 
-// keepAddress puts core.https_address back after the test.
-func keepAddress(t *testing.T, c *client.Client) {
+// keepAddress puts core.https_address back after the test. It returns what the
+// server says of itself.
+func keepAddress(t *testing.T, c *client.Client) api.Server {
 	t.Helper()
 	server, _, err := c.Server(t.Context())
 	if err != nil {
@@ -186,6 +188,7 @@ func keepAddress(t *testing.T, c *client.Client) {
 			t.Error(err)
 		}
 	})
+	return server
 }
 
 // freePort is a port that nobody listens on at the moment.
@@ -203,7 +206,7 @@ func freePort() (string, error) {
 // afterwards.
 func TestScripts(t *testing.T) {
 	c := testServer(t)
-	keepAddress(t, c)
+	server := keepAddress(t, c)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -223,6 +226,14 @@ func TestScripts(t *testing.T) {
 				}
 			})
 			return nil
+		},
+		// [ext:NAME] says whether the server announces an API extension.
+		Condition: func(condition string) (bool, error) {
+			name, ok := strings.CutPrefix(condition, "ext:")
+			if !ok {
+				return false, fmt.Errorf("unknown condition %q", condition)
+			}
+			return client.Extensions(server.APIExtensions).Has(name), nil
 		},
 		RequireUniqueNames: true,
 	})

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -111,7 +112,15 @@ func (c *Client) Change(ctx context.Context, name string, change func(*api.Insta
 		if err != nil {
 			return err
 		}
-		return op.Wait(ctx, nil)
+		err = op.Wait(ctx, nil)
+		if _, failed := errors.AsType[*OperationError](err); failed {
+			// An operation that fails tells no code. When the instance is no
+			// longer what was read, losing the race is the likely reason.
+			if _, now, look := c.Instance(ctx, name); look == nil && now != etag {
+				return &Error{Code: http.StatusPreconditionFailed, Message: err.Error()}
+			}
+		}
+		return err
 	})
 }
 

@@ -71,7 +71,7 @@ func planOf(opts Options) Seed {
 		seed.Networks = append(seed.Networks, SeedNetwork{NetworksPost: post})
 		devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": opts.Network}
 	}
-	profile := api.ProfilesPost{Name: DefaultProfile, ProfilePut: api.ProfilePut{Config: map[string]string{}, Devices: devices}}
+	profile := api.ProfilesPost{Name: orDefault(opts.Profile, DefaultProfile), ProfilePut: api.ProfilePut{Config: map[string]string{}, Devices: devices}}
 	seed.Profiles = append(seed.Profiles, SeedProfile{ProfilesPost: profile})
 	return seed
 }

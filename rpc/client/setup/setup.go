@@ -24,7 +24,9 @@ const (
 	DefaultProfile = "default"
 )
 
-// Options for Auto. The zero value is what `init --auto` does.
+// Options for Auto. The zero value is what `init --auto` does: make what is
+// missing and leave the rest. A pool or a network that is named is what the
+// profile uses afterwards, whatever it used before.
 type Options struct {
 	// Pool is the storage pool's name; "" is DefaultPool.
 	Pool string
@@ -39,6 +41,9 @@ type Options struct {
 	NetworkConfig map[string]string
 	// NoNetwork makes no network.
 	NoNetwork bool
+	// Profile is the one that gets the devices; "" is DefaultProfile. It must
+	// be there.
+	Profile string
 	// Address is what core.https_address is set to; "" leaves it.
 	Address string
 	// TrustPassword is what core.trust_password is set to; "" leaves it.
@@ -84,9 +89,10 @@ func (a *auto) run(ctx context.Context) error {
 	if err := a.settings(ctx); err != nil {
 		return fmt.Errorf("configure the server: %w", err)
 	}
-	profile, _, err := a.c.Profile(ctx, DefaultProfile)
+	name := orDefault(a.opts.Profile, DefaultProfile)
+	profile, _, err := a.c.Profile(ctx, name)
 	if err != nil {
-		return fmt.Errorf("look at the profile %q: %w", DefaultProfile, err)
+		return fmt.Errorf("look at the profile %q: %w", name, err)
 	}
 	if err := a.pool(ctx, profile); err != nil {
 		return fmt.Errorf("make a storage pool: %w", err)
@@ -94,7 +100,7 @@ func (a *auto) run(ctx context.Context) error {
 	if err := a.network(ctx, profile); err != nil {
 		return fmt.Errorf("make a network: %w", err)
 	}
-	return a.profile(ctx)
+	return a.profile(ctx, name)
 }
 
 func (a *auto) settings(ctx context.Context) error {
@@ -115,11 +121,9 @@ func (a *auto) settings(ctx context.Context) error {
 }
 
 func (a *auto) pool(ctx context.Context, profile api.Profile) error {
-	for _, device := range profile.Devices {
-		if device["type"] == "disk" && device["path"] == "/" {
-			a.result.Pool = device["pool"]
-			return nil
-		}
+	if root, ok := rootOf(profile.Devices); ok && a.opts.Pool == "" {
+		a.result.Pool = profile.Devices[root]["pool"]
+		return nil
 	}
 	pools, err := a.c.Pools(ctx)
 	if err != nil {
@@ -155,11 +159,9 @@ func (a *auto) network(ctx context.Context, profile api.Profile) error {
 	if a.opts.NoNetwork {
 		return nil
 	}
-	for _, device := range profile.Devices {
-		if device["type"] == "nic" {
-			a.result.Network = orDefault(device["network"], device["parent"])
-			return nil
-		}
+	if nic, ok := nicOf(profile.Devices); ok && a.opts.Network == "" {
+		a.result.Network = orDefault(profile.Devices[nic]["network"], profile.Devices[nic]["parent"])
+		return nil
 	}
 	networks, err := a.c.Networks(ctx)
 	if err != nil {
@@ -195,19 +197,20 @@ func (a *auto) network(ctx context.Context, profile api.Profile) error {
 	}
 }
 
-func (a *auto) profile(ctx context.Context) error {
-	changed := false
-	err := a.c.ChangeProfile(ctx, DefaultProfile, func(put *api.ProfilePut) error {
+func (a *auto) profile(ctx context.Context, name string) error {
+	err := a.c.ChangeProfile(ctx, name, func(put *api.ProfilePut) error {
 		if put.Devices == nil {
 			put.Devices = map[string]map[string]string{}
 		}
-		changed = false
-		if !hasRoot(put.Devices) {
-			put.Devices["root"] = map[string]string{"type": "disk", "path": "/", "pool": a.result.Pool}
+		changed := false
+		if root, ok := rootOf(put.Devices); !ok || put.Devices[root]["pool"] != a.result.Pool {
+			put.Devices[root] = map[string]string{"type": "disk", "path": "/", "pool": a.result.Pool}
 			changed = true
 		}
-		if a.result.Network != "" && !hasNic(put.Devices) {
-			put.Devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": a.result.Network}
+		nic, ok := nicOf(put.Devices)
+		connected := ok && (a.opts.Network == "" || put.Devices[nic]["network"] == a.opts.Network)
+		if a.result.Network != "" && !connected {
+			put.Devices[nic] = map[string]string{"type": "nic", "name": nic, "network": a.result.Network}
 			changed = true
 		}
 		if !changed {
@@ -219,9 +222,9 @@ func (a *auto) profile(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("change the profile %q: %w", DefaultProfile, err)
+		return fmt.Errorf("change the profile %q: %w", name, err)
 	}
-	a.made("profile %s", DefaultProfile)
+	a.made("profile %s", name)
 	return nil
 }
 
@@ -232,22 +235,24 @@ func (a *auto) made(format string, args ...any) {
 	a.result.Made = append(a.result.Made, fmt.Sprintf(format, args...))
 }
 
-func hasRoot(devices map[string]map[string]string) bool {
-	for _, device := range devices {
+// rootOf finds the device that is the root file system, or says what to call it.
+func rootOf(devices map[string]map[string]string) (name string, found bool) {
+	for name, device := range devices {
 		if device["type"] == "disk" && device["path"] == "/" {
-			return true
+			return name, true
 		}
 	}
-	return false
+	return "root", false
 }
 
-func hasNic(devices map[string]map[string]string) bool {
-	for _, device := range devices {
-		if device["type"] == "nic" {
-			return true
+// nicOf finds the first network device, or says what to call it.
+func nicOf(devices map[string]map[string]string) (name string, found bool) {
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		if devices[name]["type"] == "nic" {
+			return name, true
 		}
 	}
-	return false
+	return "eth0", false
 }
 
 // BestDriver is the storage driver to propose: overlay, which makes instances at

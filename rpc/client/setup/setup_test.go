@@ -117,8 +117,8 @@ func TestBestDriver(t *testing.T) {
 	}
 }
 
-// fresh is a new project on a real daemon: its default profile is empty, like
-// that of a fresh server.
+// fresh is a name of the test's own on a real daemon, with an empty profile
+// called so.
 func fresh(t *testing.T) (*client.Client, string) {
 	t.Helper()
 	socket := os.Getenv("MUSTER_TEST_SOCKET")
@@ -133,7 +133,7 @@ func fresh(t *testing.T) (*client.Client, string) {
 	_, _ = rand.Read(b[:])
 	name := "s" + hex.EncodeToString(b[:])
 	ctx := t.Context()
-	if err := c.CreateProject(ctx, api.ProjectsPost{Name: name}); err != nil {
+	if err := c.CreateProfile(ctx, api.ProfilesPost{Name: name}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -142,7 +142,7 @@ func fresh(t *testing.T) (*client.Client, string) {
 		defer cancel()
 		clean(ctx, t, c, name)
 	})
-	return c.WithProject(name), name
+	return c, name
 }
 
 // clean removes what a test made, whatever its end was.
@@ -152,17 +152,9 @@ func clean(ctx context.Context, t *testing.T, c *client.Client, name string) {
 			t.Errorf("delete %s: %v", what, err)
 		}
 	}
-	in := c.WithProject(name)
-	profiles, err := in.ProfileNames(ctx)
-	gone("profiles", err)
-	for _, profile := range profiles {
-		// The default one goes with its project.
-		if profile != "default" {
-			gone(profile, in.DeleteProfile(ctx, profile))
-		}
-	}
-	gone("project", c.DeleteProject(ctx, name))
-	gone("project", c.DeleteProject(ctx, name+"-b"))
+	gone("profile", c.DeleteProfile(ctx, name))
+	gone("profile", c.DeleteProfile(ctx, name+"-big"))
+	gone("profile", c.DeleteProfile(ctx, name+"-bigger"))
 	gone("network", c.DeleteNetwork(ctx, name))
 	gone("pool", c.DeletePool(ctx, name))
 }
@@ -171,18 +163,18 @@ var quiet = map[string]string{"ipv4.address": "none", "ipv6.address": "none"}
 
 func TestAuto(t *testing.T) {
 	c, name := fresh(t)
-	opts := setup.Options{Pool: name, Driver: "dir", Network: name, NetworkConfig: quiet}
+	opts := setup.Options{Pool: name, Driver: "dir", Network: name, NetworkConfig: quiet, Profile: name}
 	result, err := setup.Auto(t.Context(), c, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := setup.Result{Pool: name, Network: name, Made: []string{
-		"storage pool " + name + " (dir)", "network " + name, "profile default",
+		"storage pool " + name + " (dir)", "network " + name, "profile " + name,
 	}}
 	if diff := cmp.Diff(want, result); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	profile, _, err := c.Profile(t.Context(), "default")
+	profile, _, err := c.Profile(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +183,7 @@ func TestAuto(t *testing.T) {
 		"eth0": {"type": "nic", "name": "eth0", "network": name},
 	}
 	if diff := cmp.Diff(devices, profile.Devices); diff != "" {
-		t.Errorf("the default profile (-want +got):\n%s", diff)
+		t.Errorf("the profile (-want +got):\n%s", diff)
 	}
 	again, err := setup.Auto(t.Context(), c, opts)
 	if err != nil {
@@ -205,7 +197,7 @@ func TestAuto(t *testing.T) {
 func TestAutoTakesBackWhatItMade(t *testing.T) {
 	c, name := fresh(t)
 	bad := map[string]string{"ipv4.address": "nonsense", "ipv6.address": "none"}
-	_, err := setup.Auto(t.Context(), c, setup.Options{Pool: name, Driver: "dir", Network: name, NetworkConfig: bad})
+	_, err := setup.Auto(t.Context(), c, setup.Options{Pool: name, Driver: "dir", Network: name, NetworkConfig: bad, Profile: name})
 	if err == nil || !strings.Contains(err.Error(), "make a network") {
 		t.Fatalf("error %v, want one about the network", err)
 	}
@@ -226,16 +218,12 @@ networks:
   type: bridge
   config: {ipv4.address: none, ipv6.address: none}
 profiles:
-- name: default
-  project: NAME
+- name: NAME
   description: DESCRIPTION
   devices:
     root: {type: disk, path: /, pool: NAME}
-- name: big
-  project: NAME
+- name: NAME-big
   config: {limits.cpu: 4}
-projects:
-- name: NAME-b
 `
 		return []byte(strings.NewReplacer("NAME", name, "DESCRIPTION", description).Replace(text))
 	}
@@ -244,30 +232,30 @@ projects:
 		if err := setup.Preseed(ctx, c, seed(description)); err != nil {
 			t.Fatalf("%s: %v", description, err)
 		}
-		profile, _, err := c.Profile(ctx, "default")
+		profile, _, err := c.Profile(ctx, name)
 		if err != nil || profile.Description != description {
 			t.Errorf("description %q (%v), want %q", profile.Description, err, description)
 		}
 	}
 	// A seed that fails at its end leaves nothing changed, and nothing new.
 	bad := string(seed("third")) + "certificates:\n- name: x\n  certificate: '!'\n"
-	bad = strings.ReplaceAll(bad, "- name: big", "- name: bigger")
+	bad = strings.ReplaceAll(bad, "-big", "-bigger")
 	if err := setup.Preseed(ctx, c, []byte(bad)); err == nil || !strings.Contains(err.Error(), "neither PEM nor base64") {
 		t.Fatalf("error %v, want one about the certificate", err)
 	}
-	if profile, _, err := c.Profile(ctx, "default"); err != nil || profile.Description != "second" {
+	if profile, _, err := c.Profile(ctx, name); err != nil || profile.Description != "second" {
 		t.Errorf("after the failure: description %q (%v), want that from before", profile.Description, err)
 	}
-	if _, _, err := c.Profile(ctx, "bigger"); !client.IsNotFound(err) {
+	if _, _, err := c.Profile(ctx, name+"-bigger"); !client.IsNotFound(err) {
 		t.Errorf("the new profile is still there (%v)", err)
 	}
 	// What is dumped can be applied, and changes nothing.
-	dump, err := setup.Dump(ctx, c.WithProject("default"))
+	dump, err := setup.Dump(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"- name: " + name + "-b", "description: second", "limits.cpu: \"4\""} {
-		if !strings.Contains(string(dump), line) && !strings.Contains(strings.ReplaceAll(string(dump), "  name:", "- name:"), line) {
+	for _, line := range []string{"name: " + name + "-big", "description: second", "limits.cpu: \"4\""} {
+		if !strings.Contains(string(dump), line) {
 			t.Errorf("the dump does not say %q:\n%s", line, dump)
 		}
 	}
@@ -276,37 +264,18 @@ projects:
 	}
 }
 
-func TestInteractive(t *testing.T) {
-	c, name := fresh(t)
-	answers := strings.Join([]string{
-		name, "tape", "dir", "", // pool, a driver that is refused, a driver, its place
-		"perhaps", "yes", name, "nonsense", "none", "none", // network
-		"no", "yes",
-	}, "\n") + "\n"
-	var out strings.Builder
-	result, err := setup.Interactive(t.Context(), c, strings.NewReader(answers), &out)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	if diff := cmp.Diff(setup.Result{Pool: name, Network: name}, result, cmpopts.IgnoreFields(setup.Result{}, "Made")); diff != "" {
-		t.Errorf("(-want +got):\n%s\n%s", diff, out.String())
-	}
-	for _, said := range []string{`"tape" is none of`, "yes or no?", "invalid CIDR address", "This is going to be made:"} {
-		if !strings.Contains(out.String(), said) {
-			t.Errorf("it did not say %q:\n%s", said, out.String())
-		}
-	}
-}
-
 func TestInteractiveGivesUp(t *testing.T) {
 	c, name := fresh(t)
-	for _, answers := range []string{name + "\ndir\n\nyes\n" + name + "\nnone\nnone\nno\nno\n", name + "\n"} {
+	for title, answers := range map[string]string{
+		"the plan is refused":      name + "\ndir\n\nyes\n" + name + "\nnone\nnone\nno\nno\n",
+		"the answers end too soon": name + "\n",
+	} {
 		var out strings.Builder
 		if _, err := setup.Interactive(t.Context(), c, strings.NewReader(answers), &out); err == nil {
-			t.Errorf("answers %q: no error", answers)
+			t.Errorf("%s: no error", title)
 		}
 		if _, _, err := c.Pool(t.Context(), name); !client.IsNotFound(err) {
-			t.Errorf("answers %q: the pool was made (%v)", answers, err)
+			t.Errorf("%s: the pool was made (%v)", title, err)
 		}
 	}
 }
