@@ -233,7 +233,7 @@ func expectedLeft(left string, bystanders map[string]int) bool {
 			return true
 		}
 	}
-	for _, own := range []string{"dnsmasq", "musterd", "storage-pools/default ", "/images/"} {
+	for _, own := range []string{"dnsmasq", "musterd", "storage-pools/default ", "storage-pools/default/mounts ", "/images/"} {
 		if strings.Contains(left, own) {
 			return true
 		}
