@@ -41,6 +41,15 @@ type entry struct {
 	xattrs map[string][]byte
 }
 
+// isRegular reports whether the entry brings a file's content.
+func (e entry) isRegular() bool {
+	switch e.Typeflag {
+	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse:
+		return true
+	}
+	return false
+}
+
 // limits bound what an image may unpack to.
 type limits struct {
 	bytes   int64
@@ -70,6 +79,7 @@ func (w *walk) run(ctx context.Context, r io.Reader) error {
 	// nothing but those is bounded as well.
 	counted := &counting{r: r, left: w.limits.bytes + w.limits.bytes/4 + 64<<20}
 	archive := tar.NewReader(counted)
+	body := explained{archive, w}
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -90,16 +100,30 @@ func (w *walk) run(ctx context.Context, r io.Reader) error {
 			return err
 		}
 		if e.section != elsewhere {
-			if err := w.visit(e, archive); err != nil {
+			if err := w.visit(e, body); err != nil {
 				return err
 			}
 		}
 		// Read here what visit left, so that all that Next reads before the
 		// next header is padding (see finish).
-		if _, err := io.Copy(io.Discard, archive); err != nil {
-			return w.unreadable(err)
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			return err
 		}
 	}
+}
+
+// explained reads an entry's content and says what is wrong when it ends early.
+type explained struct {
+	r io.Reader
+	w *walk
+}
+
+func (e explained) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = e.w.unreadable(err)
+	}
+	return n, err
 }
 
 // finish reads what follows the last entry. A tarball ends with a block of
@@ -167,7 +191,8 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 	if w.entries++; w.entries > w.limits.entries {
 		return entry{}, state.Errorf(state.ErrInvalid, "%s holds more than %d entries", w.role.file(), w.limits.entries)
 	}
-	if kind == 'f' && header.Typeflag != tar.TypeLink && header.Typeflag != tar.TypeFifo {
+	e := entry{Header: header}
+	if e.isRegular() {
 		if header.Size < 0 || header.Size > w.limits.bytes-w.bytes {
 			return entry{}, state.Errorf(state.ErrInvalid, "%s unpacks to more than the %d bytes allowed here (reached at %s)", w.role.file(), w.limits.bytes, shown(header.Name))
 		}
@@ -177,7 +202,6 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 		return refuse("with an owner out of range (%d:%d)", header.Uid, header.Gid)
 	}
 
-	e := entry{Header: header}
 	e.section, e.name = w.sectionOf(full)
 	if isDisk(w.role, full) {
 		return entry{}, state.Errorf(state.ErrInvalid, "%s is a virtual machine's (it holds %s): muster runs containers only", w.role.file(), shown(header.Name))
@@ -193,14 +217,14 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 	}
 	switch e.section {
 	case metadataFile:
-		if kind != 'f' || header.Typeflag == tar.TypeFifo || header.Typeflag == tar.TypeLink {
+		if !e.isRegular() {
 			return refuse("that is not a regular file")
 		}
 		if w.seen[full] != 0 {
 			return refuse("twice")
 		}
 	case templates:
-		if kind == 'l' || header.Typeflag == tar.TypeFifo || header.Typeflag == tar.TypeLink {
+		if !e.isRegular() && kind != 'd' {
 			return refuse("that is not a regular file")
 		}
 	case rootFS:

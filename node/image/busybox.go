@@ -1,13 +1,21 @@
 package image
 
 import (
-	"bytes"
+	"archive/tar"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"debug/elf"
+	"encoding/hex"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +37,7 @@ type BusyboxSpec struct {
 	// Split makes two files instead of a unified tarball.
 	Split bool
 	// Squashfs makes the root file system a squashfs; it implies Split and
-	// needs mksquashfs of squashfs-tools.
+	// needs sqfstar of squashfs-tools.
 	Squashfs bool
 	// CreatedAt is the image's creation date and the time of all its files. The
 	// zero value means 2026-01-01, so that the same busybox always gives the
@@ -49,7 +57,8 @@ type Built struct {
 
 // BuildBusybox makes a small system container image (about 2 MB) whose init is
 // busybox: DHCP on eth0 in the background, a shell on the console, a clean and
-// quick halt. Existing files are replaced whole.
+// quick halt on the signals of a power failure. It needs no root. Existing files
+// are replaced whole.
 func BuildBusybox(ctx context.Context, spec BusyboxSpec) (Built, error) {
 	if spec.BusyboxPath == "" {
 		spec.BusyboxPath = "/bin/busybox"
@@ -67,12 +76,7 @@ func BuildBusybox(ctx context.Context, spec BusyboxSpec) (Built, error) {
 	if spec.Architecture == "" {
 		spec.Architecture = architecture
 	}
-	work, err := os.MkdirTemp(spec.OutDir, ".busybox-")
-	if err != nil {
-		return Built{}, fmt.Errorf("build the busybox image: %w", err)
-	}
-	defer os.RemoveAll(work)
-	built, err := buildBusybox(ctx, spec, work)
+	built, err := buildBusybox(ctx, spec)
 	if err != nil {
 		return Built{}, fmt.Errorf("build the busybox image: %w", err)
 	}
@@ -105,152 +109,206 @@ func staticArchitecture(program string) (string, error) {
 	return name, nil
 }
 
-func buildBusybox(ctx context.Context, spec BusyboxSpec, work string) (Built, error) {
-	root, templatesDir := filepath.Join(work, "rootfs"), filepath.Join(work, "templates")
-	if err := busyboxTree(ctx, spec.BusyboxPath, root); err != nil {
+// buildBusybox writes the files of the image under temporary names, hashes them
+// and then moves them to their places.
+func buildBusybox(ctx context.Context, spec BusyboxSpec) (Built, error) {
+	var built Built
+	rootfs, err := busyboxTree(ctx, spec.BusyboxPath)
+	if err != nil {
 		return Built{}, err
 	}
-	for name, text := range busyboxTemplates {
-		if err := writeFile(filepath.Join(templatesDir, name), text, 0o644); err != nil {
+	metadata, err := busyboxMetadata(spec)
+	if err != nil {
+		return Built{}, err
+	}
+	outputs := []output{{path: &built.Unified, name: "busybox" + spec.Compression.ending(), nodes: append(metadata, below("rootfs", rootfs)...)}}
+	if spec.Split || spec.Squashfs {
+		outputs = []output{
+			{path: &built.Metadata, name: "busybox-meta" + spec.Compression.ending(), nodes: metadata},
+			{path: &built.RootFS, name: "busybox-rootfs" + spec.Compression.ending(), nodes: rootfs},
+		}
+		if spec.Squashfs {
+			outputs[1].name, outputs[1].squashfs = "busybox-rootfs.squashfs", true
+		}
+	}
+	hash := sha256.New()
+	for _, out := range outputs {
+		size, err := out.write(ctx, spec, hash)
+		if err != nil {
 			return Built{}, err
 		}
+		built.Size += size
 	}
-	if err := sameTime(work, spec.CreatedAt); err != nil {
-		return Built{}, err
-	}
-	publish := PublishSpec{
-		RootFS: root, TemplatesDir: templatesDir, Compression: spec.Compression,
-		Metadata: Metadata{
-			Architecture: spec.Architecture, CreationDate: spec.CreatedAt.Unix(),
-			Properties: map[string]string{
-				"architecture": spec.Architecture, "description": "Busybox " + spec.Architecture, "name": "busybox", "os": "busybox",
-			},
-			Templates: map[string]Template{
-				"/etc/hostname": {When: []Trigger{TriggerCreate, TriggerCopy, TriggerRename}, Template: "hostname.tpl"},
-				"/etc/hosts":    {When: []Trigger{TriggerCreate, TriggerCopy, TriggerRename}, Template: "hosts.tpl"},
-			},
-		},
-	}
-	return finishBusybox(ctx, spec, publish, work)
+	built.Fingerprint = hex.EncodeToString(hash.Sum(nil))
+	return built, nil
 }
 
-// busyboxTree makes the root file system.
-func busyboxTree(ctx context.Context, program, root string) error {
-	for dir, mode := range busyboxDirs {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			return err
-		}
-		if err := os.Chmod(filepath.Join(root, dir), mode); err != nil {
-			return err
-		}
+// node is a file, directory or symbolic link of a tree that is made up.
+type node struct {
+	name    string
+	mode    os.FileMode
+	content []byte
+	link    string
+}
+
+func below(dir string, nodes []node) []node {
+	moved := slices.Clone(nodes)
+	for i := range moved {
+		moved[i].name = path.Join(dir, moved[i].name)
 	}
+	return moved
+}
+
+// busyboxMetadata are metadata.yaml and the templates.
+func busyboxMetadata(spec BusyboxSpec) ([]node, error) {
+	when := []Trigger{TriggerCreate, TriggerCopy, TriggerRename}
+	encoded, err := Metadata{
+		Architecture: spec.Architecture, CreationDate: spec.CreatedAt.Unix(),
+		Properties: map[string]string{
+			"architecture": spec.Architecture, "description": "Busybox " + spec.Architecture, "name": "busybox", "os": "busybox",
+		},
+		Templates: map[string]Template{
+			"/etc/hostname": {When: when, Template: "hostname.tpl"},
+			"/etc/hosts":    {When: when, Template: "hosts.tpl"},
+		},
+	}.Encode()
+	if err != nil {
+		return nil, err
+	}
+	nodes := []node{{name: "metadata.yaml", mode: 0o644, content: encoded}, {name: "templates", mode: os.ModeDir | 0o755}}
+	for _, name := range slices.Sorted(maps.Keys(busyboxTemplates)) {
+		nodes = append(nodes, node{name: "templates/" + name, mode: 0o644, content: []byte(busyboxTemplates[name])})
+	}
+	return nodes, nil
+}
+
+// busyboxTree is the root file system, sorted by name.
+func busyboxTree(ctx context.Context, program string) ([]node, error) {
 	binary, err := os.ReadFile(program)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := writeFile(filepath.Join(root, "bin/busybox"), string(binary), 0o755); err != nil {
-		return err
-	}
-	out, err := exec.CommandContext(ctx, program, "--list-full").Output()
-	if err != nil {
-		return fmt.Errorf("list the applets of %s: %w", program, err)
-	}
-	for applet := range strings.FieldsSeq(string(out)) {
-		target := filepath.Join(root, applet)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return err
-		}
-		if _, err := os.Lstat(target); err == nil {
-			continue
-		}
-		if err := os.Symlink("/bin/busybox", target); err != nil {
-			return err
-		}
+	tree := map[string]node{".": {mode: os.ModeDir | 0o755}, "bin/busybox": {mode: 0o755, content: binary}}
+	for dir, mode := range busyboxDirs {
+		tree[dir] = node{mode: os.ModeDir | mode}
 	}
 	for name, file := range busyboxFiles {
-		if err := writeFile(filepath.Join(root, name), file.text, file.mode); err != nil {
-			return err
-		}
+		tree[name] = node{mode: file.mode, content: []byte(file.text)}
 	}
-	return nil
-}
-
-func writeFile(name, text string, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(name, []byte(text), mode); err != nil {
-		return err
-	}
-	return os.Chmod(name, mode)
-}
-
-// sameTime gives everything below dir one time, so that the image does not depend
-// on when it is built.
-func sameTime(dir string, at time.Time) error {
-	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return setTime(path, at)
-	})
-}
-
-// finishBusybox packs the tree as asked and moves the result to its place.
-func finishBusybox(ctx context.Context, spec BusyboxSpec, publish PublishSpec, work string) (Built, error) {
-	store, err := Open(Config{Dir: filepath.Join(work, "store"), Reserve: -1})
+	list := exec.CommandContext(ctx, program, "--list-full")
+	list.Env = programEnv()
+	applets, err := list.Output()
 	if err != nil {
-		return Built{}, err
+		return nil, state.Errorf(state.ErrInvalid, "%s --list-full: %w: the image needs a busybox that this machine can run", program, err)
 	}
-	var info Info
-	var built Built
-	place := func(from, name string) (string, error) {
-		to := filepath.Join(spec.OutDir, name)
-		return to, os.Rename(from, to)
-	}
-	if !spec.Split && !spec.Squashfs {
-		if info, err = store.Publish(ctx, publish); err != nil {
-			return Built{}, err
+	for applet := range strings.FieldsSeq(string(applets)) {
+		if applet, err = cleanName(applet); err != nil {
+			return nil, state.Errorf(state.ErrInvalid, "%s --list-full names %s: %w", program, shown(applet), err)
 		}
-		built.Unified, err = place(store.path(info.Fingerprint), "busybox"+spec.Compression.ending())
-		built.Fingerprint, built.Size = info.Fingerprint, info.Size
-		return built, err
+		if _, taken := tree[applet]; !taken {
+			tree[applet] = node{mode: os.ModeSymlink | 0o777, link: "/bin/busybox"}
+		}
 	}
-	metadata, rootfs := filepath.Join(work, "meta"), filepath.Join(work, "root")
-	if err := packTo(ctx, metadata, publish, true); err != nil {
-		return Built{}, err
+	for name := range maps.Clone(tree) {
+		for dir := path.Dir(name); tree[dir].mode == 0; dir = path.Dir(dir) {
+			tree[dir] = node{mode: os.ModeDir | 0o755}
+		}
 	}
-	ending := spec.Compression.ending()
-	if spec.Squashfs {
-		ending = ".squashfs"
-		err = makeSquashfs(ctx, publish.RootFS, rootfs, spec.CreatedAt)
+	var nodes []node
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
+		n := tree[name]
+		n.name = name
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+// output is one file of an image to be.
+type output struct {
+	path     *string
+	name     string
+	nodes    []node
+	squashfs bool
+}
+
+// write makes the file, adds it to hash and says how long it is.
+func (o output) write(ctx context.Context, spec BusyboxSpec, hash io.Writer) (int64, error) {
+	work, err := os.MkdirTemp(spec.OutDir, ".busybox-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(work)
+	temporary := filepath.Join(work, o.name)
+	if o.squashfs {
+		err = o.pour(ctx, temporary, spec.CreatedAt)
 	} else {
-		err = packTo(ctx, rootfs, publish, false)
+		err = o.compressed(ctx, temporary, spec)
 	}
 	if err != nil {
-		return Built{}, err
+		return 0, noRoom(err)
 	}
-	parts := make([]Part, 0, 2)
-	for role, name := range map[Role]string{RoleMetadata: metadata, RoleRootFS: rootfs} {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return Built{}, err
+	f, err := os.Open(temporary)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size, err := io.Copy(hash, f)
+	if err != nil {
+		return 0, err
+	}
+	*o.path = filepath.Join(spec.OutDir, o.name)
+	return size, cmp.Or(f.Chmod(0o644), os.Rename(temporary, *o.path))
+}
+
+func (o output) compressed(ctx context.Context, name string, spec BusyboxSpec) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	compressed, err := compress(ctx, f, spec.Compression)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(writeTar(compressed, o.nodes, spec.CreatedAt), compressed.Close(), f.Close())
+}
+
+// pour lets sqfstar make a squashfs of a tarball: it takes the owners from
+// there, so no tree owned by root must be made first.
+func (o output) pour(ctx context.Context, name string, at time.Time) error {
+	program, err := exec.LookPath("sqfstar")
+	if err != nil {
+		return state.Errorf(state.ErrInvalid, "a squashfs needs the program sqfstar, which is not installed: install squashfs-tools, or make a tarball")
+	}
+	seconds := strconv.FormatInt(at.Unix(), 10)
+	in, err := pourThrough(ctx, io.Discard, program, "-quiet", "-no-progress", "-processors", "1",
+		"-mkfs-time", seconds, "-all-time", seconds, "-root-mode", "755", name)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(writeTar(in, o.nodes, at), in.Close())
+}
+
+// writeTar writes nodes that all belong to root.
+func writeTar(w io.Writer, nodes []node, at time.Time) error {
+	archive := tar.NewWriter(w)
+	for _, n := range nodes {
+		header := &tar.Header{Typeflag: tar.TypeReg, Name: n.name, Mode: int64(n.mode.Perm()), Size: int64(len(n.content)), Linkname: n.link, ModTime: at}
+		if n.mode&os.ModeSticky != 0 {
+			header.Mode |= 0o1000
 		}
-		part := Part{Role: role, Body: bytes.NewReader(data)}
-		if role == RoleMetadata {
-			parts = append([]Part{part}, parts...)
-		} else {
-			parts = append(parts, part)
+		switch {
+		case n.mode.IsDir():
+			header.Typeflag, header.Name = tar.TypeDir, n.name+"/"
+		case n.link != "":
+			header.Typeflag = tar.TypeSymlink
+		}
+		if err := archive.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := archive.Write(n.content); err != nil {
+			return err
 		}
 	}
-	// Taking it in checks it the way every upload is checked.
-	if info, err = store.Import(ctx, ImportSpec{Next: Parts(parts...)}); err != nil {
-		return Built{}, err
-	}
-	built.Fingerprint, built.Size = info.Fingerprint, info.Size
-	if built.Metadata, err = place(metadata, "busybox-meta"+spec.Compression.ending()); err != nil {
-		return Built{}, err
-	}
-	built.RootFS, err = place(rootfs, "busybox-rootfs"+ending)
-	return built, err
+	return archive.Close()
 }

@@ -1,24 +1,12 @@
 package image
 
-import (
-	"archive/tar"
-	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"strconv"
-	"strings"
-	"time"
-
-	"muster/state"
-)
+import "os"
 
 // What the busybox image holds besides busybox.
 
 var busyboxDirs = map[string]os.FileMode{
 	"bin": 0o755, "sbin": 0o755, "usr/bin": 0o755, "usr/sbin": 0o755, "etc/init.d": 0o755, "etc/udhcpc": 0o755,
-	"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "var/log": 0o755, "var/tmp": 0o1777, "tmp": 0o1777, "mnt": 0o755,
+	"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "var/log": 0o755, "var/tmp": os.ModeSticky | 0o777, "tmp": os.ModeSticky | 0o777, "mnt": 0o755,
 	"root": 0o700, "home": 0o755, "lib": 0o755,
 }
 
@@ -29,30 +17,62 @@ var busyboxFiles = map[string]struct {
 	"etc/inittab": {`::sysinit:/etc/init.d/rcS
 console::askfirst:-/bin/sh
 ::ctrlaltdel:/sbin/reboot
+::shutdown:/etc/init.d/rcK
 ::restart:/sbin/init
 `, 0o644},
 	"etc/init.d/rcS": {`#!/bin/sh
 # Brings up what a system container needs; nothing here waits.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+rm -rf /run/*
 [ -e /proc/self ] || mount -t proc proc /proc
+[ -d /sys/class ] || mount -t sysfs sysfs /sys
+[ -e /dev/pts/ptmx ] || { mkdir -p /dev/pts && mount -t devpts devpts /dev/pts; } 2>/dev/null
 [ -s /etc/hostname ] && hostname -F /etc/hostname 2>/dev/null
 ip link set lo up
-if [ -e /sys/class/net/eth0 ]; then
-  ip link set eth0 up
-  udhcpc -i eth0 -b -S -t 8 -T 1 -A 2 -s /etc/udhcpc/script -p /run/udhcpc.eth0 -x hostname:"$(hostname)" >/dev/null 2>&1 &
-fi
+for nic in /sys/class/net/eth*; do
+  [ -e "$nic" ] || continue
+  nic=${nic##*/}
+  ip link set "$nic" up
+  udhcpc -i "$nic" -b -t 8 -T 1 -A 2 -s /etc/udhcpc/script -p "/run/udhcpc.$nic" -x hostname:"$(hostname)" >/dev/null 2>&1 &
+done
 exit 0
+`, 0o755},
+	// busybox init runs this for SIGPWR, SIGUSR1 and SIGUSR2 (halt) and SIGTERM
+	// (reboot), and would then sleep for two seconds.
+	"etc/init.d/rcK": {`#!/bin/sh
+# Ends what runs and halts at once, or reboots if /sbin/reboot asked for it.
+trap '' TERM HUP INT
+how=halt
+[ -e /run/reboot ] && how=reboot
+kill -TERM -1
+tries=0
+while set -- /proc/[0-9]*; [ $# -gt 2 ] && [ $tries -lt 100 ]; do
+  tries=$((tries + 1))
+  sleep 0.01
+done
+kill -KILL -1
+# Not synced first: that would wait for all disks of the host.
+exec /bin/busybox $how -n -f
+`, 0o755},
+	"sbin/reboot": {`#!/bin/sh
+# init runs the same shutdown actions for halt and reboot; this tells them apart.
+[ "$1" = -f ] && exec /bin/busybox reboot "$@"
+: >/run/reboot
+kill -TERM 1
 `, 0o755},
 	"etc/udhcpc/script": {`#!/bin/sh
 # Called by udhcpc: see udhcpc(8).
 case "$1" in
 deconfig)
-  ip addr flush dev "$interface"
+  ip -4 addr flush dev "$interface"
   ip link set "$interface" up
   ;;
 bound | renew)
-  ip addr flush dev "$interface"
-  ip addr add "$ip/${mask:-24}" dev "$interface"
+  # A renewed lease must not disturb what is connected.
+  if ! ip -4 addr show dev "$interface" | grep -q "inet $ip/"; then
+    ip -4 addr flush dev "$interface"
+    ip addr add "$ip/${mask:-24}" broadcast + dev "$interface"
+  fi
   for gateway in $router; do
     ip route replace default via "$gateway" dev "$interface"
     break
@@ -79,43 +99,4 @@ exit 0
 var busyboxTemplates = map[string]string{
 	"hostname.tpl": "{{ container.name }}\n",
 	"hosts.tpl":    "127.0.0.1 localhost\n127.0.1.1 {{ container.name }}\n::1 localhost ip6-localhost\n",
-}
-
-// packTo writes one half of a split image: the metadata with the templates, or
-// the root file system with its top as the tarball's.
-func packTo(ctx context.Context, name string, spec PublishSpec, metadata bool) (err error) {
-	file, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	compressed, err := compress(ctx, file, spec.Compression)
-	if err != nil {
-		return err
-	}
-	p := &packing{tar: tar.NewWriter(compressed), seen: map[inode]string{}}
-	if metadata {
-		err = p.metadata(ctx, spec)
-	} else {
-		err = p.tree(ctx, spec.RootFS, ".", spec.IDs)
-	}
-	if err == nil {
-		err = p.tar.Close()
-	}
-	return errors.Join(err, compressed.Close())
-}
-
-// makeSquashfs packs a directory as a squashfs.
-func makeSquashfs(ctx context.Context, dir, target string, at time.Time) error {
-	program, err := exec.LookPath("mksquashfs")
-	if err != nil {
-		return state.Errorf(state.ErrConflict, "mksquashfs is not installed: \"apt-get install squashfs-tools\"")
-	}
-	seconds := strconv.FormatInt(at.Unix(), 10)
-	out, err := exec.CommandContext(ctx, program, dir, target, "-noappend", "-all-root", "-quiet", "-no-progress",
-		"-mkfs-time", seconds, "-all-time", seconds).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("make a squashfs: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }

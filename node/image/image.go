@@ -145,18 +145,6 @@ func ParseCompression(name string) (Compression, error) {
 	return "", state.Errorf(state.ErrInvalid, "unknown compression algorithm %q: use gzip, zstd, xz, bzip2 or none", name)
 }
 
-// IDRange says that the ids Inside … Inside+Size-1 of a container are
-// Outside … Outside+Size-1 on disk.
-type IDRange struct {
-	Inside, Outside, Size uint32
-}
-
-// IDMap says how the ids of a tree on disk become those of its container. The
-// zero value means that they are the same.
-type IDMap struct {
-	UIDs, GIDs []IDRange
-}
-
 // PublishSpec says what image to make.
 type PublishSpec struct {
 	// RootFS is the directory to pack. It should not change while it is read:

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"muster/state"
 )
@@ -22,187 +25,212 @@ import (
 // upload and a wrong fingerprint are state.ErrInvalid, and the message names
 // the entry at fault; a full disk is state.ErrConflict.
 func (s *Store) Import(ctx context.Context, spec ImportSpec) (Info, error) {
-	wanted := strings.ToLower(spec.Fingerprint)
-	if wanted != "" && !validFingerprint(wanted) {
-		return Info{}, state.Errorf(state.ErrInvalid, "fingerprint %s: want 64 hexadecimal digits", shown(spec.Fingerprint))
+	want := strings.ToLower(spec.Fingerprint)
+	if want != "" && !validFingerprint(want) {
+		return Info{}, state.Errorf(state.ErrInvalid, "fingerprint %s: want the 64 hex digits of a SHA-256", shown(spec.Fingerprint))
 	}
-	stage, err := s.newStage()
+	st, err := s.newStage()
 	if err != nil {
 		return Info{}, err
 	}
-	defer stage.discard()
-	upload := &upload{store: s, stage: stage, hash: sha256.New(), progress: spec.Progress, files: map[Role]*os.File{}}
-	defer upload.close()
+	defer st.discard()
+	im := &importing{store: s, stage: st, progress: spec.Progress, files: map[Role]*os.File{}, hash: sha256.New()}
+	defer im.close()
+	if err := im.receiveAll(ctx, spec.Next); err != nil {
+		return Info{}, interruptedBy(ctx, err)
+	}
+	fingerprint, err := im.fingerprint(ctx)
+	if err != nil {
+		return Info{}, interruptedBy(ctx, err)
+	}
+	if want != "" && want != fingerprint {
+		return Info{}, state.Errorf(state.ErrInvalid, "the image hashes to %s, not to %s as announced: the upload was damaged, or is another image", fingerprint, want)
+	}
+	split := im.files[RoleMetadata] != nil
+	if err := st.commit(fingerprint, split); err != nil {
+		return Info{}, err
+	}
+	info := im.manifest.metadata.info()
+	info.Fingerprint, info.Size, info.Split = fingerprint, im.received, split
+	return info, nil
+}
+
+// importing is one import under way.
+type importing struct {
+	store    *Store
+	stage    *stage
+	progress func(int64)
+
+	files    map[Role]*os.File
+	order    []Role
+	hash     hash.Hash // over the parts in the order they came
+	received int64
+	manifest manifest
+}
+
+func (im *importing) close() {
+	for _, f := range im.files {
+		_ = f.Close()
+	}
+}
+
+// receiveAll takes in all parts and checks that they make an image.
+func (im *importing) receiveAll(ctx context.Context, next func() (Part, error)) error {
 	for {
-		part, err := spec.Next()
+		part, err := next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return Info{}, brokeOff(ctx, err)
+			return brokenOff(im.received, err)
 		}
-		if err := upload.take(ctx, part); err != nil {
-			return Info{}, err
+		if err := im.accept(part.Role); err != nil {
+			return err
 		}
-	}
-	if err := upload.complete(); err != nil {
-		return Info{}, err
-	}
-	fingerprint := hex.EncodeToString(upload.hash.Sum(nil))
-	if wanted != "" && wanted != fingerprint {
-		return Info{}, state.Errorf(state.ErrInvalid, "the upload has the fingerprint %s and should have %s: it was damaged on its way, or is another image", short(fingerprint), short(wanted))
-	}
-	info, err := upload.inspect(ctx)
-	if err != nil {
-		return Info{}, err
-	}
-	info.Fingerprint = fingerprint
-	for _, file := range upload.files {
-		if err := file.Sync(); err != nil {
-			return Info{}, noRoom(fmt.Errorf("store image %s: %w", short(fingerprint), err))
+		if err := im.receive(ctx, part); err != nil {
+			return err
 		}
 	}
-	return info, stage.commit(fingerprint, info.Split)
-}
-
-// upload is an image on its way in.
-type upload struct {
-	store    *Store
-	stage    *stage
-	hash     hash.Hash
-	progress func(int64)
-	received int64
-	files    map[Role]*os.File
-	order    []Role
-}
-
-func (u *upload) close() {
-	for _, file := range u.files {
-		_ = file.Close()
-	}
-}
-
-// take stores one part while it is hashed.
-func (u *upload) take(ctx context.Context, part Part) error {
-	if _, twice := u.files[part.Role]; twice {
-		return state.Errorf(state.ErrInvalid, "%s came twice", part.Role.file())
-	}
-	if len(u.order) > 0 && (part.Role != RoleRootFS || u.order[0] != RoleMetadata) {
-		return state.Errorf(state.ErrInvalid, "a split image is a metadata file and then a root file system; a unified one is one file")
-	}
-	file, err := u.stage.create(part.Role)
-	if err != nil {
-		return err
-	}
-	u.files[part.Role] = file
-	u.order = append(u.order, part.Role)
-	room := u.store.newRoom(file, "import an image")
-	out := io.MultiWriter(guarded{file, room}, u.hash, u)
-	buffer := make([]byte, chunkSize)
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		count, readErr := part.Body.Read(buffer)
-		if count > 0 {
-			if _, err := out.Write(buffer[:count]); err != nil {
-				return err
-			}
-		}
-		if errors.Is(readErr, io.EOF) && !errors.Is(readErr, io.ErrUnexpectedEOF) {
-			return nil
-		}
-		if readErr != nil {
-			return brokeOff(ctx, readErr)
-		}
-	}
-}
-
-// Write counts what was received.
-func (u *upload) Write(p []byte) (int, error) {
-	u.received += int64(len(p))
-	if u.progress != nil {
-		u.progress(u.received)
-	}
-	return len(p), nil
-}
-
-// brokeOff explains an error of the sender's side.
-func brokeOff(ctx context.Context, err error) error {
 	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case state.Kind(err) != nil:
-		return err
+	case len(im.order) == 0:
+		return state.Errorf(state.ErrInvalid, "the upload holds no image file")
+	case im.files[RoleUnified] != nil:
+		return im.manifest.complete(RoleUnified)
+	case im.files[RoleMetadata] == nil:
+		return state.Errorf(state.ErrInvalid, "the upload holds a root file system and no metadata file")
+	case im.files[RoleRootFS] == nil:
+		return state.Errorf(state.ErrInvalid, "the upload holds a metadata file and no root file system")
 	}
-	return state.Errorf(state.ErrInvalid, "the upload broke off: %w; send it again", err)
+	return im.manifest.complete(RoleMetadata)
 }
 
-// complete checks that all parts are there.
-func (u *upload) complete() error {
-	switch {
-	case len(u.order) == 0:
-		return state.Errorf(state.ErrInvalid, "the upload is empty: send an image file")
-	case u.order[0] == RoleMetadata && len(u.order) == 1:
-		return state.Errorf(state.ErrInvalid, "the root file system is missing: a split image is a metadata file and a root file system")
-	case u.order[0] == RoleRootFS:
-		return state.Errorf(state.ErrInvalid, "the metadata file is missing: a split image is a metadata file and then a root file system")
+// accept refuses a part that does not go with those before.
+func (im *importing) accept(role Role) error {
+	switch role {
+	case RoleUnified, RoleMetadata, RoleRootFS:
+	default:
+		return state.Errorf(state.ErrInvalid, "unknown image part %s: want metadata and rootfs, or one unified file", shown(string(role)))
+	}
+	if im.files[role] != nil {
+		return state.Errorf(state.ErrInvalid, "the upload holds %s twice", role.file())
+	}
+	if len(im.order) > 0 && (role == RoleUnified || im.files[RoleUnified] != nil) {
+		return state.Errorf(state.ErrInvalid, "the upload holds a unified image file and another part")
 	}
 	return nil
 }
 
-// inspect reads the staged files once, to the end: nothing is stored that could
-// not be unpacked.
-func (u *upload) inspect(ctx context.Context) (Info, error) {
-	var metadata *Metadata
-	hasRoot := false
-	for _, role := range u.order {
-		file := u.files[role]
-		if _, err := file.Seek(0, io.SeekStart); err != nil {
-			return Info{}, err
+// receive stores one part. A tarball is checked while it arrives: the check
+// reads the staged file right behind the writer, so it costs no time of a slow
+// upload and a bad entry ends it early.
+func (im *importing) receive(ctx context.Context, part Part) error {
+	file, err := im.stage.create(part.Role)
+	if err != nil {
+		return err
+	}
+	im.files[part.Role] = file
+	im.order = append(im.order, part.Role)
+
+	head := make([]byte, sniffed)
+	n, err := io.ReadFull(part.Body, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && err != io.EOF {
+		return brokenOff(im.received, err)
+	}
+	if head = head[:n]; n == 0 {
+		return state.Errorf(state.ErrInvalid, "%s is empty", part.Role.file())
+	}
+	f := sniff(head)
+	if f.container == disk || f.container == squashfs && part.Role != RoleRootFS {
+		return part.Role.refuse(f)
+	}
+	body := io.MultiReader(strings.NewReader(string(head)), part.Body)
+	if f.container == squashfs {
+		if err := im.copy(ctx, file, body, nil); err != nil {
+			return err
 		}
-		if role == RoleRootFS {
-			isSquashfs, err := u.inspectSquashfs(ctx, file)
-			if err != nil {
-				return Info{}, err
+		im.manifest.rootFS = true
+		_, err := checkSquashfs(ctx, file, im.store.limits)
+		return err
+	}
+
+	tail := newTail(file)
+	group, checking := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return contents{role: part.Role, limits: im.store.limits, visit: im.manifest.note, stop: tail.stop}.read(checking, tail)
+	})
+	// A failed check ends the copy, which then returns the check's error (the
+	// cause of its context). A failed copy ends the check with an error that
+	// explains less.
+	copyErr := im.copy(checking, file, body, tail)
+	tail.end(copyErr)
+	checkErr := group.Wait()
+	return cmp.Or(copyErr, checkErr)
+}
+
+// copy writes body to file, to disk, and hashes it.
+func (im *importing) copy(ctx context.Context, file *os.File, body io.Reader, tail *tail) error {
+	room := im.store.newRoom(file, "store the image")
+	if err := room.need(0); err != nil {
+		return err
+	}
+	chunk := make([]byte, chunkSize)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, readErr := body.Read(chunk)
+		if n > 0 {
+			if err := room.take(int64(n)); err != nil {
+				return err
 			}
-			if isSquashfs {
-				hasRoot = true
-				continue
+			if _, err := file.Write(chunk[:n]); err != nil {
+				return noRoom(fmt.Errorf("store the image: %w", err))
+			}
+			im.hash.Write(chunk[:n])
+			im.received += int64(n)
+			if tail != nil {
+				tail.grow(int64(n))
+			}
+			if im.progress != nil {
+				im.progress(im.received)
 			}
 		}
-		walk := contents{role: role, limits: u.store.limits, visit: func(e entry, body io.Reader) error {
-			switch e.section {
-			case rootFS:
-				hasRoot = true
-			case metadataFile:
-				data, err := io.ReadAll(io.LimitReader(body, MaxMetadata+1))
-				if errors.Is(err, io.ErrUnexpectedEOF) {
-					return state.Errorf(state.ErrInvalid, "%s is cut off in the middle of an entry", role.file())
-				}
-				if err != nil {
-					return err
-				}
-				parsed, err := ParseMetadata(data)
-				if err != nil {
-					return err
-				}
-				metadata = &parsed
-			}
-			return nil
-		}}
-		if err := walk.read(ctx, file); err != nil {
-			return Info{}, err
+		if readErr == io.EOF {
+			break
+		}
+		if readErr != nil {
+			return brokenOff(im.received, readErr)
 		}
 	}
-	switch {
-	case metadata == nil:
-		return Info{}, state.Errorf(state.ErrInvalid, "%s holds no metadata.yaml: it is no image", u.order[0].file())
-	case !hasRoot:
-		return Info{}, state.Errorf(state.ErrInvalid, "%s holds no root file system (rootfs/)", u.order[len(u.order)-1].file())
+	if tail != nil {
+		tail.end(nil) // the check need not wait for the disk
 	}
-	info := metadata.info()
-	info.Split = len(u.order) == 2
-	info.Size = u.received
-	return info, nil
+	if err := file.Sync(); err != nil {
+		return noRoom(fmt.Errorf("store the image: %w", err))
+	}
+	return nil
+}
+
+func brokenOff(received int64, err error) error {
+	if state.Kind(err) != nil {
+		return err
+	}
+	return state.Errorf(state.ErrInvalid, "the upload broke off after %d bytes: %w", received, err)
+}
+
+// fingerprint returns the hash of the image: of metadata and root file system
+// in this order, whichever came first.
+func (im *importing) fingerprint(ctx context.Context) (string, error) {
+	if im.order[0] == RoleRootFS {
+		im.hash.Reset()
+		for _, role := range []Role{RoleMetadata, RoleRootFS} {
+			if _, err := im.files[role].Seek(0, io.SeekStart); err != nil {
+				return "", err
+			}
+			if _, err := io.CopyBuffer(im.hash, &cancellable{ctx, im.files[role]}, make([]byte, chunkSize)); err != nil {
+				return "", fmt.Errorf("hash the image: %w", err)
+			}
+		}
+	}
+	return hex.EncodeToString(im.hash.Sum(nil)), nil
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +57,12 @@ func seconds(s int64) time.Time {
 // ReadMetadata reads and checks dir/metadata.yaml, as Unpack leaves it. A
 // missing file is state.ErrNotFound.
 func ReadMetadata(dir string) (Metadata, error) {
-	data, err := readLimited(filepath.Join(dir, "metadata.yaml"), MaxMetadata)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Metadata{}, err
+	}
+	defer root.Close()
+	data, err := readLimitedIn(root, "metadata.yaml", MaxMetadata)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Metadata{}, state.Errorf(state.ErrNotFound, "there is no metadata.yaml beside the root file system")
 	}
@@ -68,25 +72,20 @@ func ReadMetadata(dir string) (Metadata, error) {
 	return ParseMetadata(data)
 }
 
-// readLimited reads a regular file of at most limit bytes; it follows no
-// symbolic link in the last part of its name.
-func readLimited(name string, limit int64) ([]byte, error) {
-	root, err := os.OpenRoot(filepath.Dir(name))
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	info, err := root.Lstat(filepath.Base(name))
+// readLimitedIn reads a regular file of at most limit bytes. The last part of
+// its name is no symbolic link, and none of the others leads out of root.
+func readLimitedIn(root *os.Root, name string, limit int64) ([]byte, error) {
+	info, err := root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, state.Errorf(state.ErrInvalid, "%s is not a regular file", filepath.Base(name))
+		return nil, state.Errorf(state.ErrInvalid, "%s is not a regular file", shown(name))
 	}
 	if info.Size() > limit {
-		return nil, state.Errorf(state.ErrInvalid, "%s has %d bytes; at most %d are allowed", filepath.Base(name), info.Size(), limit)
+		return nil, state.Errorf(state.ErrInvalid, "%s has %d bytes; at most %d are allowed", shown(name), info.Size(), limit)
 	}
-	return root.ReadFile(filepath.Base(name))
+	return root.ReadFile(name)
 }
 
 // Validate reports what is wrong with m, as state.ErrInvalid.

@@ -10,8 +10,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
+	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,279 +26,293 @@ import (
 // On failure nothing is kept. A full disk and a file whose owner spec.IDs does
 // not cover are state.ErrConflict.
 func (s *Store) Publish(ctx context.Context, spec PublishSpec) (Info, error) {
-	if spec.Compression == "" {
-		spec.Compression = Gzip
-	}
-	if err := spec.Metadata.Validate(); err != nil {
-		return Info{}, err
-	}
-	stage, err := s.newStage()
+	encoded, err := spec.Metadata.Encode()
 	if err != nil {
 		return Info{}, err
 	}
-	defer stage.discard()
-	file, err := stage.create(RoleUnified)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st, err := s.newStage()
+	if err != nil {
+		return Info{}, err
+	}
+	defer st.discard()
+	file, err := st.create(RoleUnified)
 	if err != nil {
 		return Info{}, err
 	}
 	defer file.Close()
+	room := s.newRoom(file, "store the image")
+	if err := room.need(0); err != nil {
+		return Info{}, err
+	}
 	hash := sha256.New()
-	out := io.MultiWriter(guarded{file, s.newRoom(file, "publish an image")}, hash)
-	if err := pack(ctx, out, spec); err != nil {
-		return Info{}, noRoom(interruptedOr(ctx, fmt.Errorf("publish an image: %w", err)))
-	}
-	if err := file.Sync(); err != nil {
-		return Info{}, noRoom(fmt.Errorf("publish an image: %w", err))
-	}
-	stat, err := file.Stat()
+	packed, err := compress(ctx, io.MultiWriter(guarded{file, room}, hash), spec.Compression)
 	if err != nil {
 		return Info{}, err
 	}
-	info := spec.Metadata.info()
-	info.Fingerprint, info.Size = hex.EncodeToString(hash.Sum(nil)), stat.Size()
-	return info, stage.commit(info.Fingerprint, false)
-}
-
-func interruptedOr(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// pack writes the compressed tarball.
-func pack(ctx context.Context, w io.Writer, spec PublishSpec) (err error) {
-	compressed, err := compress(ctx, w, spec.Compression)
+	p := &packer{ctx: ctx, archive: tar.NewWriter(packed), spec: spec, links: map[inode]string{}, buffer: make([]byte, chunkSize)}
+	err = p.pack(encoded)
 	if err != nil {
-		return err
+		cancel() // of a compressor that nobody will read
 	}
-	p := &packing{tar: tar.NewWriter(compressed), ids: spec.IDs, progress: spec.Progress, seen: map[inode]string{}}
-	err = p.all(ctx, spec)
+	if closeErr := packed.Close(); err == nil || errors.Is(err, unix.EPIPE) {
+		err = closeErr
+	}
 	if err == nil {
-		err = p.tar.Close()
+		err = file.Sync()
 	}
-	return errors.Join(err, compressed.Close())
+	if err != nil {
+		return Info{}, noRoom(fmt.Errorf("publish: %w", err))
+	}
+	size, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return Info{}, err
+	}
+	fingerprint := hex.EncodeToString(hash.Sum(nil))
+	if err := st.commit(fingerprint, false); err != nil {
+		return Info{}, err
+	}
+	info := spec.Metadata.info()
+	info.Fingerprint, info.Size = fingerprint, size
+	return info, nil
+}
+
+// packer writes the tarball of an image.
+type packer struct {
+	ctx     context.Context //nolint:containedctx // a packer lives as long as the call that it was given to
+	archive *tar.Writer
+	spec    PublishSpec
+	// links are the files with more than one name, by where they are.
+	links  map[inode]string
+	buffer []byte
+	read   int64
 }
 
 type inode struct{ dev, ino uint64 }
 
-// packing writes one tarball.
-type packing struct {
-	tar      *tar.Writer
-	ids      IDMap
-	progress func(int64)
-	read     int64
-	// seen are files with several names, by the first of them.
-	seen map[inode]string
-}
-
-func (p *packing) all(ctx context.Context, spec PublishSpec) error {
-	if err := p.metadata(ctx, spec); err != nil {
+func (p *packer) pack(metadata []byte) error {
+	date := p.spec.Metadata.CreatedAt()
+	if err := p.add(&tar.Header{Name: "metadata.yaml", Mode: 0o644, ModTime: date}, metadata); err != nil {
 		return err
 	}
-	return p.tree(ctx, spec.RootFS, "rootfs", spec.IDs)
-}
-
-// metadata packs metadata.yaml and the templates.
-func (p *packing) metadata(ctx context.Context, spec PublishSpec) error {
-	metadata, err := spec.Metadata.Encode()
+	if err := p.packTemplates(date); err != nil {
+		return err
+	}
+	root, err := unix.Open(p.spec.RootFS, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
+		return &os.PathError{Op: "open", Path: p.spec.RootFS, Err: err}
+	}
+	if err := p.packDir(root, "rootfs"); err != nil {
 		return err
 	}
-	at := spec.Metadata.CreatedAt()
-	if at.IsZero() {
-		at = time.Unix(0, 0)
-	}
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: "metadata.yaml", Mode: 0o644, Size: int64(len(metadata)), ModTime: at, Format: tar.FormatPAX}
-	if err := p.tar.WriteHeader(header); err != nil {
+	return p.archive.Close()
+}
+
+func (p *packer) add(header *tar.Header, content []byte) error {
+	header.Typeflag, header.Size = tar.TypeReg, int64(len(content))
+	if err := p.archive.WriteHeader(header); err != nil {
 		return err
 	}
-	if _, err := p.tar.Write(metadata); err != nil {
-		return err
+	_, err := p.archive.Write(content)
+	return err
+}
+
+// packTemplates packs the files of the templates directory, through no symbolic
+// link.
+func (p *packer) packTemplates(date time.Time) error {
+	held := map[string]bool{}
+	if p.spec.TemplatesDir != "" {
+		root, err := os.OpenRoot(p.spec.TemplatesDir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		if err := p.archive.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "templates/", Mode: 0o755, ModTime: date}); err != nil {
+			return err
+		}
+		err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			content, err := readLimitedIn(root, name, maxTemplate)
+			if err != nil {
+				return err
+			}
+			held[name] = true
+			return p.add(&tar.Header{Name: "templates/" + name, Mode: 0o644, ModTime: date}, content)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if spec.TemplatesDir != "" {
-		return p.tree(ctx, spec.TemplatesDir, "templates", IDMap{})
+	for target, t := range p.spec.Metadata.Templates {
+		if !held[t.Template] {
+			return state.Errorf(state.ErrInvalid, "the template of %s is missing: there is no templates/%s", shown(target), t.Template)
+		}
 	}
 	return nil
 }
 
-// tree packs a directory, in the order of names.
-func (p *packing) tree(ctx context.Context, dir, prefix string, ids IDMap) error {
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
+// packDir packs an open directory and all below it, in the order of names, and
+// closes it. Every name is resolved in the open directory that holds it, so that
+// a container that still runs can't lead the packer out by swapping a directory
+// for a link.
+func (p *packer) packDir(fd int, name string) error {
+	dir := os.NewFile(uintptr(fd), name)
+	defer dir.Close()
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	header, err := p.header(name+"/", &st)
+	if err != nil {
+		return err
+	}
+	header.Typeflag = tar.TypeDir
+	if err := p.dressed(fd, header); err != nil {
+		return err
+	}
+	if err := p.archive.WriteHeader(header); err != nil {
+		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, base := range names {
+		// What vanishes while it is packed was not there.
+		if err := p.packEntry(fd, base, name+"/"+base); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		relative, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		name := prefix
-		if relative != "." {
-			name = prefix + "/" + relative
-		}
-		return p.entry(path, name, ids)
-	})
+	}
+	return nil
 }
 
-func (p *packing) entry(path, name string, ids IDMap) error {
-	var stat unix.Stat_t
-	if err := unix.Lstat(path, &stat); err != nil {
-		return &fs.PathError{Op: "lstat", Path: path, Err: err}
+func (p *packer) packEntry(parent int, base, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
-	header := &tar.Header{
-		Name: name, Mode: int64(stat.Mode & 0o7777), ModTime: time.Unix(stat.Mtim.Sec, 0), Format: tar.FormatPAX,
-	}
-	var err error
-	if header.Uid, err = inside(ids.UIDs, stat.Uid); err == nil {
-		header.Gid, err = inside(ids.GIDs, stat.Gid)
-	}
+	header, err := p.header(name, &st)
 	if err != nil {
-		return state.Errorf(state.ErrConflict, "%s has an owner (%d:%d) outside the instance's id map", name, stat.Uid, stat.Gid)
+		return err
 	}
-	switch stat.Mode & unix.S_IFMT {
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFDIR && st.Nlink > 1 {
+		at := inode{st.Dev, st.Ino}
+		if first, again := p.links[at]; again {
+			header.Typeflag, header.Linkname = tar.TypeLink, first
+			return p.archive.WriteHeader(header)
+		}
+		p.links[at] = name
+	}
+	switch kind {
 	case unix.S_IFDIR:
-		header.Typeflag, header.Name = tar.TypeDir, name+"/"
-	case unix.S_IFLNK:
-		header.Typeflag = tar.TypeSymlink
-		if header.Linkname, err = os.Readlink(path); err != nil {
+		fd, err := unix.Openat2(parent, base, &unix.OpenHow{
+			Flags: unix.O_DIRECTORY | unix.O_RDONLY | unix.O_CLOEXEC,
+			// A mount below the tree is not the container's own.
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+		if errors.Is(err, unix.EXDEV) {
+			header.Typeflag, header.Name = tar.TypeDir, name+"/"
+			return p.archive.WriteHeader(header)
+		}
+		if err != nil {
 			return err
 		}
+		return p.packDir(fd, name)
+	case unix.S_IFREG:
+		return p.packFile(parent, base, header)
+	case unix.S_IFLNK:
+		target := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(parent, base, target)
+		if err != nil {
+			return err
+		}
+		header.Typeflag, header.Linkname = tar.TypeSymlink, string(target[:n])
+		return p.archive.WriteHeader(header)
 	case unix.S_IFIFO:
 		header.Typeflag = tar.TypeFifo
-	case unix.S_IFREG:
-		header.Typeflag, header.Size = tar.TypeReg, stat.Size
-		if stat.Nlink > 1 {
-			key := inode{uint64(stat.Dev), stat.Ino}
-			if first, again := p.seen[key]; again {
-				header.Typeflag, header.Size, header.Linkname = tar.TypeLink, 0, first
-				return p.tar.WriteHeader(header)
-			}
-			p.seen[key] = name
-		}
-	default:
-		return nil // devices and sockets
+		return p.archive.WriteHeader(header)
 	}
-	if err := p.xattrs(path, header, ids); err != nil {
-		return err
-	}
-	if err := p.tar.WriteHeader(header); err != nil {
-		return err
-	}
-	if header.Typeflag == tar.TypeReg {
-		return p.content(path, header.Size)
-	}
-	return nil
+	return nil // a device or a socket
 }
 
-// inside turns an id on disk into the container's.
-func inside(ranges []IDRange, id uint32) (int, error) {
-	if len(ranges) == 0 {
-		return int(id), nil
+func (p *packer) header(name string, st *unix.Stat_t) (*tar.Header, error) {
+	uid, gid, err := p.spec.IDs.owner(name, st.Uid, st.Gid)
+	if err != nil {
+		return nil, err
 	}
-	for _, r := range ranges {
-		if id >= r.Outside && id-r.Outside < r.Size {
-			return int(id - r.Outside + r.Inside), nil
-		}
-	}
-	return 0, errors.New("not mapped")
+	return &tar.Header{
+		Name: name, Uid: uid, Gid: gid, Mode: int64(st.Mode & 0o7777),
+		// Whole seconds: a fraction would cost a block of its own for each file.
+		ModTime: time.Unix(st.Mtim.Sec, 0),
+	}, nil
 }
 
-func (p *packing) xattrs(path string, header *tar.Header, ids IDMap) error {
-	size, err := unix.Llistxattr(path, nil)
-	if err != nil || size == 0 {
-		if errors.Is(err, unix.ENOTSUP) {
-			err = nil
-		}
-		return err
+// dressed adds the attributes of an open file to its header.
+func (p *packer) dressed(fd int, header *tar.Header) error {
+	attrs, err := xattrsAt(fd)
+	if err == nil {
+		attrs, err = p.spec.IDs.xattrs(header.Name, attrs)
 	}
-	list := make([]byte, size)
-	if size, err = unix.Llistxattr(path, list); err != nil {
-		return &fs.PathError{Op: "listxattr", Path: path, Err: err}
-	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
-		if !carried(name) || name == aclDefault && header.Typeflag != tar.TypeDir {
-			continue
-		}
-		value := make([]byte, maxXattr)
-		count, err := unix.Lgetxattr(path, name, value)
-		if err != nil {
-			return &fs.PathError{Op: "get " + name + " of", Path: path, Err: err}
-		}
-		value, err = unshift(name, value[:count], ids)
-		if err != nil {
-			return fmt.Errorf("%s of %s: %w", name, header.Name, err)
-		}
+	for name, value := range attrs {
 		if header.PAXRecords == nil {
 			header.PAXRecords = map[string]string{}
 		}
 		header.PAXRecords[paxXattr+name] = string(value)
 	}
-	return nil
+	return err
 }
 
-// unshift turns the ids inside an attribute into the container's.
-func unshift(name string, value []byte, ids IDMap) ([]byte, error) {
-	switch name {
-	case capability:
-		root, err := readCapability(value)
-		if err != nil || root == 0 {
-			return value, err
-		}
-		own, err := inside(ids.UIDs, root)
-		return bindCapability(value, uint32(own)), err
-	case aclAccess, aclDefault:
-		if len(ids.UIDs) == 0 {
-			return value, nil
-		}
-		entries, err := readACL(value)
-		if err != nil {
-			return nil, err
-		}
-		for i, entry := range entries {
-			if entry.ID == aclUndefined {
-				continue
-			}
-			ranges := ids.UIDs
-			if entry.Tag == aclGroup {
-				ranges = ids.GIDs
-			}
-			own, err := inside(ranges, entry.ID)
-			if err != nil {
-				return nil, err
-			}
-			entries[i].ID = uint32(own)
-		}
-		return writeACL(entries), nil
-	}
-	return value, nil
-}
-
-// content writes exactly size bytes: a file that shrank meanwhile is filled up
-// with zeros, one that grew is cut.
-func (p *packing) content(path string, size int64) error {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+func (p *packer) packFile(parent int, base string, header *tar.Header) error {
+	// Whatever took the file's place meanwhile must not be followed, nor
+	// waited for.
+	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	count, err := io.CopyBuffer(onlyWriter{p.tar}, io.LimitReader(onlyReader{file}, size), make([]byte, chunkSize))
-	if err != nil {
+	f := os.NewFile(uintptr(fd), path.Base(header.Name))
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	for ; count < size; count++ {
-		if _, err := p.tar.Write([]byte{0}); err != nil {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return state.Errorf(state.ErrConflict, "%s changed while it was published: stop the container, then publish again", shown(header.Name))
+	}
+	header.Typeflag, header.Size = tar.TypeReg, st.Size
+	if err := p.dressed(fd, header); err != nil {
+		return err
+	}
+	if err := p.archive.WriteHeader(header); err != nil {
+		return err
+	}
+	for left := st.Size; left > 0; {
+		if p.ctx.Err() != nil {
+			return context.Cause(p.ctx)
+		}
+		n, err := f.Read(p.buffer[:min(int64(len(p.buffer)), left)])
+		if n == 0 && err == io.EOF {
+			// It shrank; the header has promised more.
+			clear(p.buffer)
+			n = int(min(int64(len(p.buffer)), left))
+		} else if err != nil {
 			return err
 		}
-	}
-	p.read += size
-	if p.progress != nil {
-		p.progress(p.read)
+		if _, err := p.archive.Write(p.buffer[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+		p.read += int64(n)
+		if p.spec.Progress != nil {
+			p.spec.Progress(p.read)
+		}
 	}
 	return nil
 }
-
-// onlyWriter hides ReaderFrom, so that io.CopyBuffer uses its buffer.
-type onlyWriter struct{ io.Writer }

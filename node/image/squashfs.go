@@ -4,107 +4,148 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"muster/state"
 )
 
-// unsquashfs finds the program that unpacks a squashfs.
-func unsquashfs() (string, error) {
-	path, err := exec.LookPath("unsquashfs")
-	if err != nil {
-		return "", state.Errorf(state.ErrConflict, "this image is a squashfs and unsquashfs is not installed: \"apt-get install squashfs-tools\"")
-	}
-	return path, nil
-}
+// A squashfs is read by unsquashfs of squashfs-tools, which runs with nothing
+// of its own: the file comes as a descriptor and the listing goes through a
+// pipe.
 
-// inspectSquashfs reports whether the file is a squashfs, and refuses one that an
-// image may not hold.
-func (u *upload) inspectSquashfs(ctx context.Context, file *os.File) (bool, error) {
-	head := make([]byte, sniffed)
-	count, err := file.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
-		return false, err
+// checkSquashfs refuses a root file system that is cut off, holds device nodes
+// or unpacks to too much. It returns the bytes that its files have.
+func checkSquashfs(ctx context.Context, f *os.File, limits limits) (int64, error) {
+	if err := checkSuperblock(f); err != nil {
+		return 0, err
 	}
-	if sniff(head[:count]).container != squashfs {
-		return false, nil
-	}
-	program, err := unsquashfs()
-	if err != nil {
-		return true, err
-	}
-	var failure bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, "-lln", file.Name())
-	cmd.Env, cmd.Stderr = programEnv(), &failure
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return true, err
-	}
-	if err := cmd.Start(); err != nil {
-		return true, err
-	}
-	refused := u.checkListing(out)
-	_, _ = io.Copy(io.Discard, out)
-	if err := cmd.Wait(); err != nil && refused == nil {
-		return true, interrupted(ctx, state.Errorf(state.ErrInvalid, "the root file system is a damaged squashfs: %s", firstLine(failure.String())))
-	}
-	return true, refused
-}
-
-// checkListing reads the lines of unsquashfs -lln: mode, owner, size, date, time,
-// name.
-func (u *upload) checkListing(listing io.Reader) error {
-	lines := bufio.NewScanner(listing)
-	lines.Buffer(nil, 64<<10)
-	entries, total := 0, int64(0)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 {
-			continue
+	var entries int
+	var total int64
+	err := unsquash(ctx, f, func(line squashLine) error {
+		if entries++; entries > limits.entries {
+			return state.Errorf(state.ErrInvalid, "the root file system holds more than %d entries", limits.entries)
 		}
-		name := strings.TrimPrefix(fields[5], "squashfs-root")
-		switch fields[0][0] {
+		switch line.kind {
 		case 'c', 'b':
-			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a device node: make the image without device nodes", shown(name))
+			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a device node: make the image without device nodes", shown(line.name))
+		case 's':
+			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a socket: make the image without sockets", shown(line.name))
 		case '-':
-			var size int64
-			if _, err := fmt.Sscan(fields[2], &size); err == nil {
-				total += size
+			if total += line.size; total > limits.bytes || line.size > limits.bytes {
+				return state.Errorf(state.ErrInvalid, "the root file system unpacks to more than the %d bytes allowed here (reached at %s)", limits.bytes, shown(line.name))
 			}
 		}
-		if entries++; entries > u.store.limits.entries {
-			return state.Errorf(state.ErrInvalid, "the root file system holds more than %d entries", u.store.limits.entries)
-		}
-		if total > u.store.limits.bytes {
-			return state.Errorf(state.ErrInvalid, "the root file system unpacks to more than the %d bytes allowed here", u.store.limits.bytes)
-		}
-	}
-	return lines.Err()
+		return nil
+	}, "-lln")
+	return total, err
 }
 
-// unpackSquashfs fills dir, which does not exist yet.
-func unpackSquashfs(ctx context.Context, file, dir string) error {
-	program, err := unsquashfs()
+// checkSuperblock compares the length that a squashfs says it has
+// (bytes_used, at byte 40 of the superblock) with what came.
+func checkSuperblock(f *os.File) error {
+	super := make([]byte, 96)
+	if _, err := f.ReadAt(super, 0); err != nil {
+		if errors.Is(err, io.EOF) {
+			return state.Errorf(state.ErrInvalid, "the root file system is cut off: it has not even a superblock")
+		}
+		return err
+	}
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, "-n", "-q", "-d", dir, file)
-	cmd.Env = programEnv()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		if strings.Contains(string(out), "No space left") {
-			return state.Errorf(state.ErrConflict, "unpack the root file system: no space left on device: free some space on this member")
-		}
-		return interrupted(ctx, fmt.Errorf("unpack the root file system: %w: %s", err, firstLine(string(out))))
+	if major := binary.LittleEndian.Uint16(super[28:]); major != 4 {
+		return state.Errorf(state.ErrInvalid, "the root file system is a squashfs of version %d; only version 4 can be read", major)
+	}
+	if used := binary.LittleEndian.Uint64(super[40:]); used > math.MaxInt64 || int64(used) > info.Size() {
+		return state.Errorf(state.ErrInvalid, "the root file system is cut off: %d of its %d bytes came", info.Size(), used)
 	}
 	return nil
 }
 
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
+// squashLine is a line of unsquashfs -lln or -li.
+type squashLine struct {
+	kind byte
+	size int64
+	name string
+}
+
+// A name may hold a line break, and what follows it may look like a line of its
+// own. That can only add entries, never hide one: each starts a line.
+var squashEntry = regexp.MustCompile(`^([-dlpcbs])[-rwxsStT]{9} +\S+ +(\d+)(?:, *\d+)? +\d+-\d+-\d+ +\d+:\d+ (?:squashfs-root|rootfs)?/?(.*)`)
+
+// unsquash runs unsquashfs on f and shows each line that it lists to visit.
+func unsquash(ctx context.Context, f *os.File, visit func(squashLine) error, args ...string) error {
+	path, err := exec.LookPath("unsquashfs")
+	if err != nil {
+		return state.Errorf(state.ErrInvalid, "a squashfs needs the program unsquashfs, which is not installed on this member: install squashfs-tools, or make the image with a tarball")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, append(args, "-n", "-p", "2", "/proc/self/fd/3")...)
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.Env = programEnv()
+	cmd.Stderr = &limitedBuffer{Buffer: &said, left: 4096}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("start unsquashfs: %w", err)
+	}
+	visitErr := visitLines(out, visit)
+	if visitErr != nil {
+		cancel()
+	}
+	waitErr := cmd.Wait()
+	switch {
+	case visitErr != nil:
+		return visitErr
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case waitErr != nil && strings.Contains(said.String(), unix.ENOSPC.Error()):
+		return noRoom(fmt.Errorf("unpack the root file system: %w", unix.ENOSPC))
+	case waitErr != nil:
+		last := strings.TrimSpace(said.String())
+		last = last[strings.LastIndexByte(last, '\n')+1:]
+		return state.Errorf(state.ErrInvalid, "the root file system is a damaged squashfs: %s", last)
+	}
+	return nil
+}
+
+func visitLines(out io.Reader, visit func(squashLine) error) error {
+	lines := bufio.NewReaderSize(out, chunkSize)
+	for {
+		line, prefix, err := lines.ReadLine()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if m := squashEntry.FindSubmatch(line); m != nil {
+			size, err := strconv.ParseInt(string(m[2]), 10, 64)
+			if err != nil {
+				size = math.MaxInt64 // more digits than a size can have
+			}
+			if err := visit(squashLine{kind: m[1][0], size: size, name: string(m[3])}); err != nil {
+				return err
+			}
+		}
+		for prefix && err == nil {
+			_, prefix, err = lines.ReadLine()
+		}
+	}
 }

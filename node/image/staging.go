@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +76,9 @@ func (st *stage) commit(fingerprint string, split bool) error {
 	s.mu.Unlock()
 	for _, r := range renames {
 		if err := os.Rename(filepath.Join(st.dir, r.from), filepath.Join(s.cfg.Dir, r.to)); err != nil {
+			if !s.Has(fingerprint) {
+				_ = os.Remove(s.path(fingerprint) + rootFSSuffix)
+			}
 			return noRoom(fmt.Errorf("store image %s: %w", short(fingerprint), err))
 		}
 	}
@@ -147,12 +149,4 @@ func (g guarded) Write(p []byte) (int, error) {
 	}
 	n, err := g.w.Write(p)
 	return n, noRoom(err)
-}
-
-// interrupted is why ctx ended, or err when it did not.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }

@@ -2,20 +2,16 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
-	"path"
-	"path/filepath"
+	"os"
 	"slices"
-	"sync"
 
 	"github.com/flosch/pongo2/v6"
 
 	"muster/state"
 )
-
-// maxTemplate is the largest template file that is rendered, in bytes.
-const maxTemplate = 1 << 20
 
 // Render renders the templates that spec.Trigger calls for, sorted by path. It
 // reads nothing of the host but spec.TemplatesDir. A template that cannot be
@@ -31,66 +27,98 @@ func Render(ctx context.Context, spec RenderSpec) ([]Rendered, error) {
 		if !slices.Contains(template.When, spec.Trigger) {
 			continue
 		}
+		content, err := render(ctx, spec, target, template)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		content, err := spec.render(target, template)
 		if err != nil {
-			return nil, state.Errorf(state.ErrInvalid, "template %s for %s: %w", shown(template.Template), shown(target), err)
+			return nil, state.Errorf(state.ErrInvalid, "template %s of %s: %w", shown(template.Template), shown(target), err)
 		}
-		files = append(files, Rendered{Path: path.Clean(target), Content: content, CreateOnly: template.CreateOnly})
+		files = append(files, Rendered{Path: target, Content: content, CreateOnly: template.CreateOnly})
 	}
 	return files, nil
 }
 
-func (s RenderSpec) render(target string, template Template) ([]byte, error) {
-	if filepath.Base(template.Template) != template.Template {
-		return nil, state.Errorf(state.ErrInvalid, "want the name of a file in the templates directory")
-	}
-	text, err := readLimited(filepath.Join(s.TemplatesDir, template.Template), maxTemplate)
+func render(ctx context.Context, spec RenderSpec, target string, template Template) (content []byte, err error) {
+	root, err := os.OpenRoot(spec.TemplatesDir)
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := sandbox().FromBytes(text)
+	defer root.Close()
+	source, err := readLimitedIn(root, template.Template, maxTemplate)
 	if err != nil {
 		return nil, err
 	}
+	text, err := fence(string(source))
+	if err != nil {
+		return nil, err
+	}
+	// Images are anybody's, and the engine panics over a division by zero.
+	defer func() {
+		if r := recover(); r != nil {
+			content, err = nil, fmt.Errorf("%v", r)
+		}
+	}()
+	set, err := newSet()
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := set.FromString(text)
+	if err != nil {
+		return nil, err
+	}
+	out := &bounded{}
+	timed, cancel := context.WithTimeoutCause(ctx, maxRendering, fmt.Errorf("it takes longer than %s", maxRendering))
+	defer cancel()
+	if err := parsed.ExecuteWriterUnbuffered(variables(timed, spec, target, template), out); err != nil {
+		return nil, err
+	}
+	if out.full {
+		return nil, fmt.Errorf("it renders to more than %d bytes", maxRendered)
+	}
+	return out.content, nil
+}
+
+// variables are what a template sees. They are maps, strings and functions of
+// ours: the engine would let a template call any method of anything else.
+func variables(ctx context.Context, spec RenderSpec, target string, template Template) pongo2.Context {
 	yes := map[bool]string{true: "true", false: "false"}
 	instance := map[string]string{
-		"name": s.Name, "architecture": s.Architecture,
-		"privileged": yes[s.Privileged], "ephemeral": yes[s.Ephemeral],
+		"name": spec.Name, "architecture": spec.Architecture,
+		"privileged": yes[spec.Privileged], "ephemeral": yes[spec.Ephemeral],
 	}
-	return parsed.ExecuteBytes(pongo2.Context{
-		"trigger": string(s.Trigger), "path": target, "instance": instance, "container": instance,
-		"config": s.Config, "devices": s.Devices, "properties": template.Properties,
+	rounds := 0
+	return pongo2.Context{
+		"trigger": string(spec.Trigger), "path": target,
+		"instance": instance, "container": instance,
+		"config": spec.Config, "devices": spec.Devices, "properties": template.Properties,
 		"config_get": func(key, otherwise *pongo2.Value) *pongo2.Value {
-			if value, set := s.Config[key.String()]; set {
+			if value, set := spec.Config[key.String()]; set {
 				return pongo2.AsValue(value)
 			}
 			return otherwise
 		},
-	})
+		roundCounter: func() (string, error) {
+			if rounds++; rounds > maxRounds {
+				return "", fmt.Errorf("its loops take more than %d rounds", maxRounds)
+			}
+			return "", context.Cause(ctx)
+		},
+	}
 }
 
-// sandbox is a set of templates that can't reach the host: no tag that reads
-// another file works, and no file is ever loaded.
-var sandbox = sync.OnceValue(func() *pongo2.TemplateSet {
-	set := pongo2.NewSet("images", noFiles{})
-	for _, tag := range []string{"include", "import", "extends", "ssi"} {
-		if err := set.BanTag(tag); err != nil {
-			panic(err) // the tag is pongo2's own, and the set is new
-		}
+// bounded keeps what a template renders to. The engine does not heed that a
+// write fails, so it remembers it.
+type bounded struct {
+	content []byte
+	full    bool
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.full = b.full || len(b.content)+len(p) > maxRendered; b.full {
+		return 0, io.ErrShortWrite
 	}
-	return set
-})
-
-// noFiles refuses to load templates.
-type noFiles struct{}
-
-// Abs implements pongo2.TemplateLoader.
-func (noFiles) Abs(_, name string) string { return name }
-
-// Get implements pongo2.TemplateLoader.
-func (noFiles) Get(name string) (io.Reader, error) {
-	return nil, state.Errorf(state.ErrInvalid, "a template can't load %s", shown(name))
+	b.content = append(b.content, p...)
+	return len(p), nil
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"muster/state"
@@ -25,237 +23,155 @@ import (
 //
 // Damage is state.ErrConflict as from Verify, and so is a lack of space; an
 // image that is not here is state.ErrNotFound.
-func (s *Store) Unpack(ctx context.Context, fingerprint, dir string, progress func(written int64)) error {
+func (s *Store) Unpack(ctx context.Context, fingerprint, dir string, progress func(written int64)) (err error) {
 	files, err := s.Export(fingerprint)
 	if err != nil {
 		return err
 	}
 	defer files.Close()
-	if err := files.verify(ctx, fingerprint); err != nil {
-		return err
-	}
 	made, err := emptyDir(dir)
 	if err != nil {
-		return fmt.Errorf("unpack image %s: %w", short(fingerprint), err)
+		return err
 	}
-	u := &unpacking{dir: dir, limits: s.limits, progress: progress}
-	if err := u.run(ctx, s, files); err != nil {
-		empty(dir, made)
+	defer func() {
+		if err != nil {
+			if clearErr := clearDir(dir, made); clearErr != nil {
+				s.cfg.Log.Warn("what was unpacked of an image could not be removed", "dir", dir, "error", clearErr)
+			}
+		}
+	}()
+
+	// The hash is taken while unpacking goes on, since both read the same pages.
+	// Unpacking is safe whatever the file holds.
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return files.verify(groupCtx, fingerprint) })
+	group.Go(func() error { return s.fill(groupCtx, files, dir, progress) })
+	if err := group.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		// A damaged file fails in both ways, whichever comes first; only one of
+		// them says how to mend it.
+		if errors.Is(err, state.ErrInvalid) {
+			if damage := files.verify(ctx, fingerprint); damage != nil {
+				return damage
+			}
+		}
 		return noRoom(fmt.Errorf("unpack image %s: %w", short(fingerprint), err))
 	}
 	return nil
 }
 
-// emptyDir makes dir unless it is there and empty; made says that it was missing.
+// emptyDir makes dir, or checks that it is an empty directory.
 func emptyDir(dir string) (made bool, err error) {
 	err = os.Mkdir(dir, 0o700)
 	if !errors.Is(err, fs.ErrExist) {
-		return err == nil, err
+		return err == nil, noRoom(err)
 	}
 	entries, err := os.ReadDir(dir)
-	if err == nil && len(entries) > 0 {
-		err = state.Errorf(state.ErrConflict, "%s is not empty", dir)
+	if err != nil {
+		return false, err
 	}
-	return false, err
+	if len(entries) > 0 {
+		return false, state.Errorf(state.ErrConflict, "%s is not empty: an image is unpacked into an empty directory", dir)
+	}
+	return false, nil
 }
 
-// empty brings dir back to what it was before unpacking.
-func empty(dir string, made bool) {
+// clearDir undoes emptyDir and all that was put into dir since.
+func clearDir(dir string, made bool) error {
 	if made {
-		_ = os.RemoveAll(dir)
-		return
+		return os.RemoveAll(dir)
 	}
-	entries, _ := os.ReadDir(dir)
+	entries, err := os.ReadDir(dir)
 	for _, entry := range entries {
-		_ = os.RemoveAll(filepath.Join(dir, entry.Name()))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
 	}
+	return err
 }
 
-// unpacking fills a directory that nobody else uses. The walk has made sure that
-// no entry leaves its section or lies below a symbolic link, and every name is
-// made new, so plain paths are safe here.
-type unpacking struct {
-	dir      string
-	limits   limits
-	progress func(int64)
-	room     *room
-	written  int64
-	// times are set last, children before parents: making an entry changes its
-	// directory.
-	times []dirTime
-}
-
-type dirTime struct {
-	path string
-	at   time.Time
-}
-
-func (u *unpacking) run(ctx context.Context, s *Store, files Files) error {
-	top, err := os.Open(u.dir)
+// fill writes the contents of an image's files into dir.
+func (s *Store) fill(ctx context.Context, files Files, dir string, progress func(int64)) error {
+	t, err := openTree(dir)
 	if err != nil {
 		return err
 	}
-	defer top.Close()
-	u.room = s.newRoom(top, "unpack an image")
+	defer t.close()
+	t.progress = progress
+	t.room = s.newRoom(t.top, "unpack the image")
+	for _, name := range []string{"rootfs", "templates"} {
+		if err := t.directory(treeEntry{name: name, mode: 0o755}); err != nil {
+			return err
+		}
+	}
 	for _, file := range files {
-		if file.Role == RoleRootFS && filepath.Ext(file.Name) == ".squashfs" {
-			if err := unpackSquashfs(ctx, file.file.Name(), filepath.Join(u.dir, "rootfs")); err != nil {
-				return err
+		if err := s.fillFrom(ctx, file, t, dir); err != nil {
+			return err
+		}
+	}
+	return t.finish()
+}
+
+func (s *Store) fillFrom(ctx context.Context, file File, t *tree, dir string) error {
+	head := make([]byte, sniffed)
+	n, err := file.file.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if file.Role == RoleRootFS && sniff(head[:n]).container == squashfs {
+		return s.fillSquashfs(ctx, file.file, t, filepath.Join(dir, "rootfs"))
+	}
+	return contents{role: file.Role, limits: s.limits, visit: t.add}.read(ctx, file.file)
+}
+
+// fillSquashfs lets unsquashfs fill an empty directory, and then takes away what
+// an image may not bring: attributes that mean something to the host.
+func (s *Store) fillSquashfs(ctx context.Context, file *os.File, t *tree, rootfs string) error {
+	size, err := checkSquashfs(ctx, file, s.limits)
+	if err != nil {
+		return err
+	}
+	if err := t.room.need(size); err != nil {
+		return err
+	}
+	t.forget("rootfs") // unsquashfs sets its owner, mode and times
+	err = unsquash(ctx, file, func(line squashLine) error {
+		if line.kind == '-' {
+			t.wrote(line.size)
+		}
+		return nil
+	}, "-li", "-f", "-d", rootfs)
+	if err != nil {
+		return err
+	}
+	return sweep(ctx, rootfs)
+}
+
+// sweep removes the attributes that images do not carry from a tree that nobody
+// else uses, and refuses devices.
+func sweep(ctx context.Context, dir string) error {
+	return filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if entry.Type()&(fs.ModeDevice|fs.ModeSocket) != 0 {
+			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a device node or a socket", shown(name))
+		}
+		attrs, err := listXattrs(func(buf []byte) (int, error) { return unix.Llistxattr(name, buf) })
+		if err != nil {
+			return fmt.Errorf("attributes of %s: %w", name, err)
+		}
+		for _, attr := range attrs {
+			if carried(attr) || attr == "security.selinux" {
+				continue
 			}
-			continue
+			if err := unix.Lremovexattr(name, attr); err != nil {
+				return fmt.Errorf("remove attribute %s of %s: %w", attr, name, err)
+			}
 		}
-		walk := contents{role: file.Role, limits: u.limits, visit: u.entry}
-		if err := walk.read(ctx, io.NewSectionReader(file.file, 0, file.Size)); err != nil {
-			return err
-		}
-	}
-	for _, dir := range slices.Backward(u.times) {
-		if err := setTime(dir.path, dir.at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// path is where an entry goes.
-func (u *unpacking) path(section section, name string) string {
-	switch section {
-	case metadataFile:
-		return filepath.Join(u.dir, "metadata.yaml")
-	case templates:
-		return filepath.Join(u.dir, "templates", name)
-	default:
-		return filepath.Join(u.dir, "rootfs", name)
-	}
-}
-
-func (u *unpacking) entry(e entry, body io.Reader) error {
-	target := u.path(e.section, e.name)
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return err
-	}
-	if e.Typeflag != tar.TypeDir {
-		// An archive may hold a name twice; the later one counts.
-		if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	var err error
-	switch e.Typeflag {
-	case tar.TypeDir:
-		err = os.Mkdir(target, 0o755)
-		if errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
-	case tar.TypeSymlink:
-		err = os.Symlink(e.Linkname, target)
-	case tar.TypeLink:
-		// Owner and mode are the first name's.
-		return os.Link(u.path(e.section, e.link), target)
-	case tar.TypeFifo:
-		err = unix.Mkfifo(target, 0o600)
-	default:
-		err = u.file(target, e.Size, body)
-	}
-	if err != nil {
-		return err
-	}
-	return u.attributes(target, e)
-}
-
-// file writes the content, leaving out blocks of zeros.
-func (u *unpacking) file(target string, size int64, body io.Reader) error {
-	file, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(&sparse{file: file, unpacking: u}, onlyReader{body}, make([]byte, chunkSize))
-	if err == nil {
-		err = file.Truncate(size)
-	}
-	return errors.Join(err, file.Close())
-}
-
-// onlyReader hides WriterTo, so that io.CopyBuffer uses its buffer.
-type onlyReader struct{ io.Reader }
-
-// sparse skips over blocks of zeros instead of writing them.
-type sparse struct {
-	file      *os.File
-	unpacking *unpacking
-	at        int64
-}
-
-const sparseBlock = 4096
-
-func (s *sparse) Write(p []byte) (int, error) {
-	if err := s.unpacking.room.take(int64(len(p))); err != nil {
-		return 0, err
-	}
-	for rest := p; len(rest) > 0; {
-		count := min(sparseBlock, len(rest))
-		// Runs of data are written at once.
-		for count < len(rest) && !zero(rest[count:min(count+sparseBlock, len(rest))]) {
-			count = min(count+sparseBlock, len(rest))
-		}
-		first := rest[:min(sparseBlock, count)]
-		if zero(first) {
-			s.at += int64(len(first))
-			rest = rest[len(first):]
-			continue
-		}
-		if _, err := s.file.WriteAt(rest[:count], s.at); err != nil {
-			return 0, err
-		}
-		s.at += int64(count)
-		rest = rest[count:]
-	}
-	s.unpacking.written += int64(len(p))
-	if s.unpacking.progress != nil {
-		s.unpacking.progress(s.unpacking.written)
-	}
-	return len(p), nil
-}
-
-func zero(block []byte) bool {
-	for _, b := range block {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// attributes sets owner, mode, extended attributes and time, in the order in which
-// none undoes another.
-func (u *unpacking) attributes(target string, e entry) error {
-	if err := os.Lchown(target, e.Uid, e.Gid); err != nil {
-		return err
-	}
-	if e.Typeflag != tar.TypeSymlink {
-		if err := unix.Chmod(target, uint32(e.Mode)&0o7777); err != nil {
-			return &fs.PathError{Op: "chmod", Path: target, Err: err}
-		}
-	}
-	for name, value := range e.xattrs {
-		if err := unix.Lsetxattr(target, name, value, 0); err != nil {
-			return &fs.PathError{Op: "set " + name + " of", Path: target, Err: err}
-		}
-	}
-	if e.Typeflag == tar.TypeDir {
-		u.times = append(u.times, dirTime{target, e.ModTime})
 		return nil
-	}
-	return setTime(target, e.ModTime)
-}
-
-func setTime(path string, at time.Time) error {
-	if at.IsZero() {
-		return nil
-	}
-	spec := unix.NsecToTimespec(at.UnixNano())
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{spec, spec}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &fs.PathError{Op: "set the time of", Path: path, Err: err}
-	}
-	return nil
+	})
 }

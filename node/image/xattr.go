@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // The extended attributes that images carry. All others mean something to the
@@ -236,4 +238,50 @@ func bindCapability(data []byte, root uint32) []byte {
 		bound = binary.LittleEndian.AppendUint32(bound, root)
 	}
 	return bound
+}
+
+// listXattrs returns the names that list fills into its buffer. A file system
+// that keeps no attributes has none.
+func listXattrs(list func(buf []byte) (int, error)) ([]string, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := list(buf)
+		switch {
+		case errors.Is(err, unix.ERANGE):
+			buf = make([]byte, 4*len(buf)) // the kernel ends this at 64 KiB
+			continue
+		case errors.Is(err, unix.ENOTSUP):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		return strings.FieldsFunc(string(buf[:n]), func(r rune) bool { return r == 0 }), nil
+	}
+}
+
+// xattrsAt reads the attributes of an open file that images keep.
+func xattrsAt(fd int) (map[string][]byte, error) {
+	names, err := listXattrs(func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) })
+	if err != nil {
+		return nil, err
+	}
+	var attrs map[string][]byte
+	for _, name := range names {
+		if !carried(name) {
+			continue
+		}
+		value := make([]byte, maxXattr)
+		n, err := unix.Fgetxattr(fd, name, value)
+		if errors.Is(err, unix.ENODATA) {
+			continue // taken away since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the extended attribute %s: %w", name, err)
+		}
+		if attrs == nil {
+			attrs = map[string][]byte{}
+		}
+		attrs[name] = append([]byte(nil), value[:n]...)
+	}
+	return attrs, nil
 }
