@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"muster/node/runtime"
@@ -46,9 +47,7 @@ func (n *Node) Start(ctx context.Context, inst Instance) (state.Config, error) {
 		undo()
 		return nil, err
 	}
-	for key, value := range more {
-		volatile[key] = value
-	}
+	maps.Copy(volatile, more)
 	if err := n.reserveNICs(ctx, inst.with(volatile)); err != nil {
 		undo()
 		return nil, err
@@ -137,9 +136,7 @@ func (n *Node) Restart(ctx context.Context, inst Instance, how runtime.Stop) (st
 	if err != nil {
 		return volatile, fmt.Errorf("start again: %w", err)
 	}
-	for key, value := range started {
-		volatile[key] = value
-	}
+	maps.Copy(volatile, started)
 	return volatile, nil
 }
 

@@ -185,9 +185,7 @@ func (n *Node) plug(ctx context.Context, inst Instance, name string, volatile st
 	if err != nil {
 		return err
 	}
-	for key, value := range more {
-		volatile[key] = value
-	}
+	maps.Copy(volatile, more)
 	for _, nic := range spec.NICs {
 		if err := n.reserveNIC(ctx, inst.with(volatile), name, device); err != nil {
 			return err

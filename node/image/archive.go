@@ -86,7 +86,7 @@ func (w *walk) run(ctx context.Context, r io.Reader) error {
 		}
 		before := counted.n
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return w.finish(counted, counted.n-before)
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"io"
 
 	"muster/state"
@@ -23,7 +24,7 @@ type contents struct {
 func (c contents) read(ctx context.Context, r io.Reader) error {
 	head := bufio.NewReaderSize(r, sniffed)
 	first, err := head.Peek(sniffed)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	f := sniff(first)

@@ -198,7 +198,7 @@ func (m *Member) signalAndWait(signal syscall.Signal) error {
 	case <-time.After(60 * time.Second):
 		m.t.Errorf("the daemon did not end within 60 s of %v\n%s", signal, m.Log())
 		_ = m.daemon.Process.Kill()
-		_ = <-m.done
+		<-m.done //nolint:errcheck // it was killed, and is reported
 		m.daemon = nil
 		return fmt.Errorf("daemon did not end on %v", signal)
 	}
