@@ -50,6 +50,11 @@ type node struct {
 	ends   map[net.Conn]struct{}
 }
 
+// making is held while a node is made: libdqlite 1.11 counts the file systems it
+// registers in a variable that nothing guards, and two nodes made at once in one
+// process would share one, and so their databases.
+var making sync.Mutex
+
 // errLog means that the node does not start on the log it finds.
 var errLog = errors.New("the log cannot be read")
 
@@ -61,6 +66,7 @@ func startNode(cfg Config, number uint64) (*node, error) {
 	if latency == 0 {
 		latency = 10 * time.Millisecond
 	}
+	making.Lock()
 	engine, err := dqlite.New(number, n.address, cfg.Dir,
 		// An abstract socket with a name of the kernel's choice: no two nodes
 		// collide. The node refuses connections of other processes itself.
@@ -69,6 +75,7 @@ func startNode(cfg Config, number uint64) (*node, error) {
 		dqlite.WithNetworkLatency(latency),
 		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: snapshotThreshold, Trailing: snapshotTrailing}),
 	)
+	making.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -263,15 +270,7 @@ func (n *node) logf(level client.LogLevel, format string, args ...any) {
 // isCode reports whether err is the database's refusal with one of the codes.
 func isCode(err error, codes ...int) bool {
 	refusal, ok := errors.AsType[driver.Error](err)
-	if !ok {
-		return false
-	}
-	for _, code := range codes {
-		if refusal.Code == code {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(codes, refusal.Code)
 }
 
 // isBusy reports whether the database is held by a transaction that a lost

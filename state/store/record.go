@@ -77,7 +77,7 @@ func decodeDraft[N any](raw []byte) (Change, error) {
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return Change{}, err
 	}
-	c, err := d.Record.change()
+	c, err := d.change()
 	// A nil pointer in an interface would not be nil.
 	if d.Before != nil {
 		metaOf(d.Before).Memo = &state.Memo{}

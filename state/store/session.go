@@ -224,7 +224,7 @@ func (s *statements) stmt(ctx context.Context, query string) (*sql.Stmt, error) 
 
 // ExecContext implements sqlgen.DBTX.
 func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	stmt, err := s.stmt(ctx, query)
+	stmt, err := s.stmt(ctx, query) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +242,7 @@ func (s *statements) PrepareContext(ctx context.Context, query string) (*sql.Stm
 
 // QueryContext implements sqlgen.DBTX.
 func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	stmt, err := s.stmt(ctx, query)
+	stmt, err := s.stmt(ctx, query) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func (s *statements) QueryContext(ctx context.Context, query string, args ...any
 
 // QueryRowContext implements sqlgen.DBTX.
 func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	stmt, err := s.stmt(ctx, query)
+	stmt, err := s.stmt(ctx, query) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		// A row cannot be made from an error, but the same query without
 		// preparation answers with it.

@@ -68,7 +68,11 @@ func byPrefix[T any](v *View, kind Kind, what string, parts []string, prefix str
 	if prefix == "" {
 		return nil, state.Errorf(state.ErrInvalid, "an empty %s fingerprint names nothing", what)
 	}
-	k := append(key(parts...), strings.ToLower(prefix)...)
+	prefix = strings.ToLower(prefix)
+	if whole := first[T](v, kind, byID, key(append(slices.Clone(parts), prefix)...)); whole != nil {
+		return whole, nil
+	}
+	k := append(key(parts...), prefix...)
 	var found []*T
 	walk(v, kind, byID, k, func(object *T) bool {
 		found = append(found, object)
