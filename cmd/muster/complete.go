@@ -19,9 +19,11 @@ type lister func(ctx context.Context, c *client.Client) ([]string, error)
 func instanceNames(ctx context.Context, c *client.Client) ([]string, error) {
 	return c.InstanceNames(ctx)
 }
+
 func profileNames(ctx context.Context, c *client.Client) ([]string, error) {
 	return c.ProfileNames(ctx)
 }
+
 func networkNames(ctx context.Context, c *client.Client) ([]string, error) {
 	return c.NetworkNames(ctx)
 }

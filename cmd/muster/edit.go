@@ -45,13 +45,10 @@ func (a *app) edit(ctx context.Context, current []byte, apply func(text []byte) 
 			a.say("Nothing was changed")
 			return nil
 		}
-		if err := apply(text); err == nil {
-			return nil
-		} else if ctx.Err() != nil {
+		if err = apply(text); err == nil || ctx.Err() != nil {
 			return err
-		} else {
-			fmt.Fprintln(a.stderr, "Error:", err)
 		}
+		fmt.Fprintln(a.stderr, "Error:", err)
 		fmt.Fprint(a.stderr, "Press enter to edit again, or ctrl-c to give up: ")
 		if _, err := a.line(ctx); err != nil {
 			return err

@@ -54,12 +54,12 @@ Flags after the command are the command's.`,
 			if err := cmd.Flags().Parse(args[1:]); err != nil {
 				return &usageError{err: err, path: cmd.CommandPath()}
 			}
+			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
+				return cmd.Help()
+			}
 			command := cmd.Flags().Args()
 			if len(command) == 0 {
 				return usagef(cmd, "no command to run: want %s", cmd.UseLine())
-			}
-			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
-				return cmd.Help()
 			}
 			t, err := a.named(name, "instance")
 			if err != nil {

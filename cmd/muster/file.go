@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -201,10 +202,10 @@ func (a *app) makeParents(ctx context.Context, at inside, opts client.PushOption
 		missing = append(missing, dir)
 	}
 	mode := fs.FileMode(0o755)
-	for n := len(missing) - 1; n >= 0; n-- {
+	for _, dir := range slices.Backward(missing) {
 		w := client.FileWrite{Type: client.FileDirectory, UID: opts.UID, GID: opts.GID, Mode: &mode}
-		if err := at.WriteFile(ctx, at.name, missing[n], w); err != nil {
-			return fmt.Errorf("make %s: %w", missing[n], err)
+		if err := at.WriteFile(ctx, at.name, dir, w); err != nil {
+			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
 	return nil

@@ -145,8 +145,10 @@ func (a *app) imageInfo(_ context.Context, _ thing, i api.Image, _ string) error
 		i.Fingerprint, sizeDecimal(i.Size), i.Architecture, i.Type, strings.ToLower(yesNo(i.Public)))
 	fmt.Fprintln(w, "Timestamps:")
 	for _, each := range []struct{ name, value string }{
-		{"Created", moment(i.CreatedAt)}, {"Uploaded", moment(i.UploadedAt)},
-		{"Expires", moment(i.ExpiresAt)}, {"Last used", moment(i.LastUsedAt)},
+		{"Created", moment(i.CreatedAt)},
+		{"Uploaded", moment(i.UploadedAt)},
+		{"Expires", moment(i.ExpiresAt)},
+		{"Last used", moment(i.LastUsedAt)},
 	} {
 		if each.name == "Created" && each.value == "" {
 			continue

@@ -227,14 +227,14 @@ func (a *app) buildBusybox(ctx context.Context, t thing, output, busybox string,
 		return nil
 	}
 	fingerprint := built.Fingerprint
-	if _, _, err := t.Image(ctx, fingerprint); err == nil {
-		// The same busybox gives the same image.
-		if err := a.checkAliasesOf(ctx, t.Client, fingerprint, flags); err != nil {
-			return err
-		}
-		err = a.giveAliases(ctx, t.Client, fingerprint, flags)
-	} else {
+	switch _, _, err = t.Image(ctx, fingerprint); {
+	case client.IsNotFound(err):
 		fingerprint, err = a.upload(ctx, t, []string{built.Unified}, nil, flags)
+	case err == nil:
+		// The same busybox gives the same image.
+		if err = a.checkAliasesOf(ctx, t.Client, fingerprint, flags); err == nil {
+			err = a.giveAliases(ctx, t.Client, fingerprint, flags)
+		}
 	}
 	if err == nil {
 		a.say("Image %s has the alias %s", elided(fingerprint, 12), strings.Join(flags.aliases, ", "))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 
@@ -212,9 +213,7 @@ func profileDevices(ctx context.Context, c *client.Client, profiles []string) (m
 		if err != nil {
 			return nil, fmt.Errorf("profile %s: %w", name, err)
 		}
-		for device, options := range profile.Devices {
-			devices[device] = options
-		}
+		maps.Copy(devices, profile.Devices)
 	}
 	return devices, nil
 }

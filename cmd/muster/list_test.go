@@ -35,7 +35,8 @@ func shown() api.InstanceFull {
 				}},
 				"eth0": {Type: "broadcast", Addresses: []api.InstanceStateNetworkAddress{
 					{Family: "inet", Address: "10.0.3.7", Scope: "global"},
-					{Family: "inet6", Address: "fe80::1", Scope: "link"}, {Family: "inet6", Address: "fd42::7", Scope: "global"},
+					{Family: "inet6", Address: "fe80::1", Scope: "link"},
+					{Family: "inet6", Address: "fd42::7", Scope: "global"},
 				}},
 			},
 		},

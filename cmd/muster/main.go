@@ -55,7 +55,7 @@ func report(w io.Writer, err error, interrupted bool) int {
 	}
 	if interrupted && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
 		if !errors.Is(err, context.Canceled) {
-			fmt.Fprintln(w, "Interrupted:", err)
+			fmt.Fprintln(w, "Error:", err)
 		}
 		return exitInterrupted
 	}

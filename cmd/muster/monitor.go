@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,9 +49,9 @@ lifecycle (what happened to what) and logging (the daemon's log).`,
 			}
 			q := client.EventsQuery{Types: types, AllProjects: allProjects}
 			err = t.Events(cmd.Context(), q, func(event api.Event) error { return a.showEvent(event, format, least) })
-			if cmd.Context().Err() != nil {
-				// Ctrl-c is how one leaves.
-				return nil
+			// Ctrl-c is how one leaves.
+			if errors.Is(err, context.Canceled) {
+				err = nil
 			}
 			return err
 		},

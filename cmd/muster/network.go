@@ -19,28 +19,28 @@ func (a *app) networkCommand() *cobra.Command {
   muster network attach lab web eth1
   muster network list-leases lab`,
 		a.networkListCommand(), a.networkCreateCommand(), a.networkLeasesCommand(),
-		a.networkSimple("show", "Show a network as YAML", func(ctx context.Context, t thing) error {
+		a.simple(networkNoun, "show", "Show a network as YAML", func(ctx context.Context, t thing) error {
 			network, _, err := t.Network(ctx, t.name)
 			if err != nil {
 				return err
 			}
 			return a.yaml(network)
 		}),
-		a.networkSimple("info", "Show a network's interface on the host", func(ctx context.Context, t thing) error {
+		a.simple(networkNoun, "info", "Show a network's interface on the host", func(ctx context.Context, t thing) error {
 			state, err := t.NetworkState(ctx, t.name)
 			if err == nil {
 				printNetwork(a.stdout, t.name, state)
 			}
 			return err
 		}),
-		a.networkSimple("delete", "Delete a network", func(ctx context.Context, t thing) error {
+		a.simple(networkNoun, "delete", "Delete a network", func(ctx context.Context, t thing) error {
 			err := t.DeleteNetwork(ctx, t.name)
 			if err == nil {
 				a.say("Network %s deleted", t.name)
 			}
 			return err
 		}),
-		a.networkSimple("edit", "Edit a network as YAML", func(ctx context.Context, t thing) error {
+		a.simple(networkNoun, "edit", "Edit a network as YAML", func(ctx context.Context, t thing) error {
 			network, etag, err := t.Network(ctx, t.name)
 			if err != nil {
 				return err
@@ -49,9 +49,9 @@ func (a *app) networkCommand() *cobra.Command {
 				return t.UpdateNetwork(ctx, t.name, changed.NetworkPut, etag)
 			})
 		}),
-		a.networkRenameCommand(), a.networkAttachCommand(), a.networkDetachCommand())
+		a.renaming(networkNoun, func(ctx context.Context, t thing, name string) error { return t.RenameNetwork(ctx, t.name, name) }), a.networkAttachCommand(), a.networkDetachCommand())
 	cmd.AddCommand(a.keyCommands(keyed{
-		kind: "network", key: "ipv4.nat", value: "false", names: networkNames,
+		noun: networkNoun, key: "ipv4.nat", value: "false",
 		read: func(ctx context.Context, t thing) (map[string]string, error) {
 			network, _, err := t.Network(ctx, t.name)
 			return network.Config, err
@@ -64,21 +64,6 @@ func (a *app) networkCommand() *cobra.Command {
 		},
 	})...)
 	return cmd
-}
-
-// networkSimple is a command with a network for its only argument.
-func (a *app) networkSimple(name, short string, run func(ctx context.Context, t thing) error) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " [REMOTE:]NETWORK", Short: short, Example: "  muster network " + name + " lab",
-		Args: between(1, 1), ValidArgsFunction: a.complete(networkNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "network")
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), t)
-		},
-	}
 }
 
 func (a *app) networkListCommand() *cobra.Command {
@@ -181,24 +166,6 @@ func (a *app) networkLeasesCommand() *cobra.Command {
 	}
 	formatFlag(cmd, &format)
 	return cmd
-}
-
-func (a *app) networkRenameCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "rename [REMOTE:]NETWORK NAME", Aliases: []string{"mv"}, Short: "Rename a network that nothing uses", Example: "  muster network rename lab test",
-		Args: between(2, 2), ValidArgsFunction: a.complete(networkNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "network")
-			if err != nil {
-				return err
-			}
-			err = t.RenameNetwork(cmd.Context(), t.name, args[1])
-			if err == nil {
-				a.say("Network %s renamed to %s", t.name, args[1])
-			}
-			return err
-		},
-	}
 }
 
 func (a *app) networkAttachCommand() *cobra.Command {

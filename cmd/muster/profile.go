@@ -19,24 +19,24 @@ func (a *app) profileCommand() *cobra.Command {
   muster profile set big limits.memory=8GiB
   muster profile add web big`,
 		a.profileListCommand(), a.profileCreateCommand(), a.profileEditCommand(), a.profileCopyCommand(),
-		a.profileSimple("show", "Show a profile as YAML", func(ctx context.Context, t thing) error {
+		a.simple(profileNoun, "show", "Show a profile as YAML", func(ctx context.Context, t thing) error {
 			profile, _, err := t.Profile(ctx, t.name)
 			if err != nil {
 				return err
 			}
 			return a.yaml(profile)
 		}),
-		a.profileSimple("delete", "Delete a profile", func(ctx context.Context, t thing) error {
+		a.simple(profileNoun, "delete", "Delete a profile", func(ctx context.Context, t thing) error {
 			err := t.DeleteProfile(ctx, t.name)
 			if err == nil {
 				a.say("Profile %s deleted", t.name)
 			}
 			return err
 		}),
-		a.profileRenameCommand(), a.profileMembershipCommand("add"), a.profileMembershipCommand("remove"), a.profileAssignCommand(),
+		a.renaming(profileNoun, func(ctx context.Context, t thing, name string) error { return t.RenameProfile(ctx, t.name, name) }), a.profileMembershipCommand("add"), a.profileMembershipCommand("remove"), a.profileAssignCommand(),
 		a.deviceCommand(deviceOwner{"profile", profileNames, a.profileDevices}))
 	cmd.AddCommand(a.keyCommands(keyed{
-		kind: "profile", key: "limits.cpu", value: "4", names: profileNames,
+		noun: profileNoun, key: "limits.cpu", value: "4",
 		read: func(ctx context.Context, t thing) (map[string]string, error) {
 			profile, _, err := t.Profile(ctx, t.name)
 			return profile.Config, err
@@ -49,21 +49,6 @@ func (a *app) profileCommand() *cobra.Command {
 		},
 	})...)
 	return cmd
-}
-
-// profileSimple is a command with a profile for its only argument.
-func (a *app) profileSimple(name, short string, run func(ctx context.Context, t thing) error) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " [REMOTE:]PROFILE", Short: short, Example: "  muster profile " + name + " big",
-		Args: between(1, 1), ValidArgsFunction: a.complete(profileNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "profile")
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), t)
-		},
-	}
 }
 
 func (a *app) profileListCommand() *cobra.Command {
@@ -177,24 +162,6 @@ func (a *app) profileCopyCommand() *cobra.Command {
 				return err
 			}
 			return to.CreateProfile(cmd.Context(), api.ProfilesPost{Name: orElse(to.name, from.name), ProfilePut: profile.ProfilePut})
-		},
-	}
-}
-
-func (a *app) profileRenameCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "rename [REMOTE:]PROFILE NAME", Aliases: []string{"mv"}, Short: "Rename a profile", Example: "  muster profile rename big large",
-		Args: between(2, 2), ValidArgsFunction: a.complete(profileNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "profile")
-			if err != nil {
-				return err
-			}
-			err = t.RenameProfile(cmd.Context(), t.name, args[1])
-			if err == nil {
-				a.say("Profile %s renamed to %s", t.name, args[1])
-			}
-			return err
 		},
 	}
 }

@@ -38,14 +38,19 @@ func (a *app) progress(title string) *progress {
 // operation shows what an operation says of itself.
 func (p *progress) operation(op api.Operation) {
 	at, ok := client.ProgressOf(op)
-	if !p.shown || !ok {
+	if !p.shown || !ok || (at.Text == "" && at.Percent < 0) {
 		return
 	}
 	p.mu.Lock()
 	p.text = at.Text
 	p.mu.Unlock()
 	if p.bar == nil {
-		p.bar = p.drawer.AddBar(100,
+		// Without a percentage there is no bar to fill, only signs of life.
+		style := mpb.BarFillerBuilder(mpb.BarStyle())
+		if at.Percent < 0 {
+			style = mpb.SpinnerStyle().PositionLeft()
+		}
+		p.bar = p.drawer.New(100, style,
 			mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(p.title+" ")),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {

@@ -16,15 +16,15 @@ func (a *app) projectCommand() *cobra.Command {
   muster project switch web
   muster list`,
 		a.projectListCommand(), a.projectCreateCommand(), a.projectSwitchCommand(),
-		a.projectSimple("show", "Show a project as YAML", func(ctx context.Context, t thing) error {
+		a.simple(projectNoun, "show", "Show a project as YAML", func(ctx context.Context, t thing) error {
 			project, _, err := t.FindProject(ctx, t.name)
 			if err != nil {
 				return err
 			}
 			return a.yaml(project)
 		}),
-		a.projectSimple("info", "Show what a project uses of its limits", a.projectInfo),
-		a.projectSimple("edit", "Edit a project as YAML", func(ctx context.Context, t thing) error {
+		a.simple(projectNoun, "info", "Show what a project uses of its limits", a.projectInfo),
+		a.simple(projectNoun, "edit", "Edit a project as YAML", func(ctx context.Context, t thing) error {
 			project, etag, err := t.FindProject(ctx, t.name)
 			if err != nil {
 				return err
@@ -33,16 +33,16 @@ func (a *app) projectCommand() *cobra.Command {
 				return t.UpdateProject(ctx, t.name, changed.ProjectPut, etag)
 			})
 		}),
-		a.projectSimple("delete", "Delete an empty project", func(ctx context.Context, t thing) error {
+		a.simple(projectNoun, "delete", "Delete an empty project", func(ctx context.Context, t thing) error {
 			err := t.DeleteProject(ctx, t.name)
 			if err == nil {
 				a.say("Project %s deleted", t.name)
 			}
 			return err
 		}),
-		a.projectRenameCommand())
+		a.renaming(projectNoun, func(ctx context.Context, t thing, name string) error { return t.RenameProject(ctx, t.name, name) }))
 	cmd.AddCommand(a.keyCommands(keyed{
-		kind: "project", key: "limits.instances", value: "10", names: projectNames,
+		noun: projectNoun, key: "limits.instances", value: "10",
 		read: func(ctx context.Context, t thing) (map[string]string, error) {
 			project, _, err := t.FindProject(ctx, t.name)
 			return project.Config, err
@@ -55,21 +55,6 @@ func (a *app) projectCommand() *cobra.Command {
 		},
 	})...)
 	return cmd
-}
-
-// projectSimple is a command with a project for its only argument.
-func (a *app) projectSimple(name, short string, run func(ctx context.Context, t thing) error) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " [REMOTE:]PROJECT", Short: short, Example: "  muster project " + name + " web",
-		Args: between(1, 1), ValidArgsFunction: a.complete(projectNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "project")
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), t)
-		},
-	}
 }
 
 func (a *app) projectListCommand() *cobra.Command {
@@ -180,22 +165,4 @@ func (a *app) projectInfo(ctx context.Context, t thing) error {
 		d.Rows = append(d.Rows, []string{strings.ToUpper(name), limit, show(resource.Usage)})
 	}
 	return a.render("table", d)
-}
-
-func (a *app) projectRenameCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "rename [REMOTE:]PROJECT NAME", Aliases: []string{"mv"}, Short: "Rename a project", Example: "  muster project rename web site",
-		Args: between(2, 2), ValidArgsFunction: a.complete(projectNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "project")
-			if err != nil {
-				return err
-			}
-			err = t.RenameProject(cmd.Context(), t.name, args[1])
-			if err == nil {
-				a.say("Project %s renamed to %s", t.name, args[1])
-			}
-			return err
-		},
-	}
 }

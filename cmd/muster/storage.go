@@ -18,22 +18,22 @@ func (a *app) storageCommand() *cobra.Command {
   muster storage info fast
   muster storage volume list fast`,
 		a.storageListCommand(), a.storageCreateCommand(),
-		a.storageSimple("show", "Show a pool as YAML", func(ctx context.Context, t thing) error {
+		a.simple(poolNoun, "show", "Show a pool as YAML", func(ctx context.Context, t thing) error {
 			pool, _, err := t.Pool(ctx, t.name)
 			if err != nil {
 				return err
 			}
 			return a.yaml(pool)
 		}),
-		a.storageSimple("info", "Show how full a pool is, and who uses it", a.storageInfo),
-		a.storageSimple("delete", "Delete an empty pool", func(ctx context.Context, t thing) error {
+		a.simple(poolNoun, "info", "Show how full a pool is, and who uses it", a.storageInfo),
+		a.simple(poolNoun, "delete", "Delete an empty pool", func(ctx context.Context, t thing) error {
 			err := t.DeletePool(ctx, t.name)
 			if err == nil {
 				a.say("Storage pool %s deleted", t.name)
 			}
 			return err
 		}),
-		a.storageSimple("edit", "Edit a pool as YAML", func(ctx context.Context, t thing) error {
+		a.simple(poolNoun, "edit", "Edit a pool as YAML", func(ctx context.Context, t thing) error {
 			pool, etag, err := t.Pool(ctx, t.name)
 			if err != nil {
 				return err
@@ -44,7 +44,7 @@ func (a *app) storageCommand() *cobra.Command {
 		}),
 		a.volumeCommand())
 	cmd.AddCommand(a.keyCommands(keyed{
-		kind: "storage", key: "user.owner", value: "ops", names: poolNames,
+		noun: poolNoun, key: "user.owner", value: "ops",
 		read: func(ctx context.Context, t thing) (map[string]string, error) {
 			pool, _, err := t.Pool(ctx, t.name)
 			return pool.Config, err
@@ -57,21 +57,6 @@ func (a *app) storageCommand() *cobra.Command {
 		},
 	})...)
 	return cmd
-}
-
-// storageSimple is a command with a pool for its only argument.
-func (a *app) storageSimple(name, short string, run func(ctx context.Context, t thing) error) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " [REMOTE:]POOL", Short: short, Example: "  muster storage " + name + " default",
-		Args: between(1, 1), ValidArgsFunction: a.complete(poolNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "storage pool")
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), t)
-		},
-	}
 }
 
 func (a *app) storageListCommand() *cobra.Command {

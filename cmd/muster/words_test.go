@@ -89,7 +89,7 @@ func TestReport(t *testing.T) {
 		"the status of a command":      {&exitStatus{code: 7}, false, 7, ""},
 		"a command that can't be run":  {&exitStatus{code: 127, err: errors.New("not found")}, false, 127, "Error: not found\n"},
 		"interrupted":                  {context.Canceled, true, exitInterrupted, ""},
-		"interrupted, with work left":  {fmt.Errorf("%w: x goes on", errInterrupted), true, exitInterrupted, "Interrupted: interrupted: x goes on\n"},
+		"interrupted, with work left":  {fmt.Errorf("%w: x goes on", errInterrupted), true, exitInterrupted, "Error: interrupted: x goes on\n"},
 		"failed before the interrupt":  {errors.New("no such thing"), true, exitFailed, "Error: no such thing\n"},
 		"cancelled for another reason": {context.Canceled, false, exitFailed, "Error: context canceled\n"},
 	} {

@@ -109,7 +109,8 @@ func TestProgressOf(t *testing.T) {
 		"only a text": {`{"download_progress": "2%"}`, Progress{Text: "2%", Percent: -1}, true},
 		"text and percent, as seen on the wire": {
 			`{"create_instance_from_image_unpack_progress": "Unpack: 7% (656.04MB/s)", "progress": {"percent": "7", "speed": "656", "stage": "x"}}`,
-			Progress{Text: "Unpack: 7% (656.04MB/s)", Percent: 7}, true,
+			Progress{Text: "Unpack: 7% (656.04MB/s)", Percent: 7},
+			true,
 		},
 		"a percent as a number":  {`{"progress": {"percent": 42}}`, Progress{Percent: 42}, true},
 		"a percent out of range": {`{"progress": {"percent": "142"}}`, Progress{Percent: -1}, false},

@@ -32,11 +32,12 @@ type request struct {
 
 // at joins parts to a path below /1.0, escaping each of them.
 func at(parts ...string) string {
-	joined := "/" + api.Version
+	var joined strings.Builder
+	joined.WriteString("/" + api.Version)
 	for _, part := range parts {
-		joined += "/" + url.PathEscape(part)
+		joined.WriteString("/" + url.PathEscape(part))
 	}
-	return joined
+	return joined.String()
 }
 
 // checkPath refuses parts that would name another resource than the one meant:

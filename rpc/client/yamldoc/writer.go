@@ -67,6 +67,16 @@ func (w *writer) space(at place) {
 	}
 }
 
+// begin moves to where the first entry of a mapping or a list stands.
+func (w *writer) begin(at place) {
+	switch at {
+	case afterKey:
+		w.out.WriteByte('\n')
+	case afterDash:
+		w.out.WriteByte(' ')
+	}
+}
+
 func (w *writer) mapping(depth int, at place) error {
 	if !w.from.More() {
 		w.space(at)
@@ -74,12 +84,7 @@ func (w *writer) mapping(depth int, at place) error {
 		_, err := w.from.Token()
 		return err
 	}
-	switch at {
-	case afterKey:
-		w.out.WriteByte('\n')
-	case afterDash:
-		w.out.WriteByte(' ')
-	}
+	w.begin(at)
 	for first := true; w.from.More(); first = false {
 		key, err := w.from.Token()
 		if err != nil {
@@ -114,12 +119,7 @@ func (w *writer) sequence(depth int, at place) error {
 		_, err := w.from.Token()
 		return err
 	}
-	switch at {
-	case afterKey:
-		w.out.WriteByte('\n')
-	case afterDash:
-		w.out.WriteByte(' ')
-	}
+	w.begin(at)
 	for first := true; w.from.More(); first = false {
 		if !first || at != afterDash {
 			w.indent(depth)

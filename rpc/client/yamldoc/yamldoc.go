@@ -199,8 +199,7 @@ func fieldType(target reflect.Type, key string) reflect.Type {
 	case reflect.Map:
 		return target.Elem()
 	case reflect.Struct:
-		for i := range target.NumField() {
-			field := target.Field(i)
+		for field := range target.Fields() {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if field.Anonymous && name == "" {
 				if found := fieldType(field.Type, key); found != nil {

@@ -94,7 +94,7 @@ func TestUnmarshal(t *testing.T) {
 		"JSON is YAML":                     {text: `{"name": "x", "config": {"a": "b"}}`, want: doc{Name: "x", InstancePut: api.InstancePut{Config: map[string]string{"a": "b"}}}},
 		"an empty document":                {text: ""},
 		"nothing but comments":             {text: "# nothing\n# here\n"},
-		"an unknown key is named":          {text: "nmae: x\n", wantErr: `unknown field "nmae"`},
+		"an unknown key is named":          {text: "nombre: x\n", wantErr: `unknown field "nombre"`},
 		"a list where a map should be":     {text: "config: [a]\n", wantErr: "cannot unmarshal array"},
 		"an alias to nothing":              {text: "name: *x\n", wantErr: "stands for nothing"},
 		"a key that is there twice":        {text: "name: a\nname: b\n", wantErr: `line 2: key "name" is there twice`},
