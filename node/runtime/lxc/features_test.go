@@ -197,7 +197,8 @@ func TestStops(t *testing.T) {
 	if took := time.Since(begin); took > time.Second {
 		t.Errorf("a forced stop beside a patient one took %s", took)
 	}
-	if err := <-stopped; err != nil {
+	// It may also have come too late to find the container.
+	if err := <-stopped; err != nil && !errors.Is(err, state.ErrNotFound) {
 		t.Errorf("the patient stop: %v; want success, since the container has ended", err)
 	}
 	cancel()

@@ -1,7 +1,6 @@
 package lxc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,14 +81,39 @@ func (r *Runtime) killOnce(ctx context.Context, id string, c *container) error {
 	if err := c.init.wait(ctx); err != nil {
 		return err
 	}
-	if c.monitor == nil || c.monitor.waitFor(ctx, monitorGrace) {
+	return r.endMonitor(ctx, c)
+}
+
+// endMonitor ends the monitor of a container whose init has ended for good. What
+// it would do now, cleanup does in half the time, since it need not move itself
+// out of its own control groups first; only what nobody else can do is waited
+// for.
+func (r *Runtime) endMonitor(ctx context.Context, c *container) error {
+	if c.monitor == nil {
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
+	spec, err := r.readSpec(c.id)
+	if err != nil || needsMonitor(spec) {
+		if c.monitor.waitFor(ctx, monitorGrace) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.log.Warn("the monitor of a container did not end with it and is killed", "container", c.id, "pid", c.monitor.pid)
+	}
+	if err := c.monitor.signal(unix.SIGKILL); err != nil {
 		return err
 	}
-	r.log.Warn("the monitor of a container did not end with it and is killed", "container", id, "pid", c.monitor.pid)
-	return c.monitor.signal(unix.SIGKILL)
+	return c.monitor.wait(ctx)
+}
+
+// needsMonitor says whether a container has something that only its monitor can
+// take back: it knows which interface of the host was called what, and runs the
+// hooks of raw.lxc.
+func needsMonitor(spec runtime.Spec) bool {
+	return strings.Contains(spec.RawLXC, "lxc.hook.") ||
+		slices.ContainsFunc(spec.NICs, func(n runtime.NIC) bool { return n.Kind == runtime.NICPhys })
 }
 
 func (r *Runtime) setGoal(id, goal string) error {
@@ -111,10 +135,7 @@ func (r *Runtime) shutDown(ctx context.Context, c *container, goal string, timeo
 		if err := r.setGoal(c.id, goal); err != nil {
 			return err
 		}
-		if err := r.thaw(ctx, c.id); err != nil {
-			return err
-		}
-		return c.init.signal(r.haltSignal(c))
+		return r.thaw(ctx, c.id)
 	}()
 	if err != nil {
 		return err
@@ -132,8 +153,8 @@ func (r *Runtime) shutDown(ctx context.Context, c *container, goal string, timeo
 		}
 		return err
 	}
-	if c.monitor != nil && goal == wire.GoalStop && !c.monitor.waitFor(ctx, monitorGrace) {
-		return cmp.Or(ctx.Err(), c.monitor.signal(unix.SIGKILL))
+	if goal == wire.GoalStop {
+		return r.endMonitor(ctx, c)
 	}
 	return nil
 }
@@ -174,13 +195,38 @@ func signalNumber(name string) (unix.Signal, bool) {
 	return signal, signal != 0
 }
 
-// waitHalted waits until init has ended. busybox init sleeps twice for a second
-// on its way, once it has ended all other processes; that wait is for nothing
-// here, so it is cut short.
+// waitHalted asks init to halt and waits until it has. An init that has only just
+// been started does not listen yet, and the kernel then drops the signal; it is
+// asked again once it does.
 func (r *Runtime) waitHalted(ctx context.Context, c *container) error {
+	signal := r.haltSignal(c)
+	for {
+		listening := listens(c.init.pid, signal)
+		if err := c.init.signal(signal); err != nil {
+			return err
+		}
+		if listening {
+			break
+		}
+		for pause := time.Millisecond; !listens(c.init.pid, signal); pause = min(2*pause, 100*time.Millisecond) {
+			if c.init.waitFor(ctx, pause) {
+				return nil
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
 	if initProgram(c.init.pid) != busybox {
 		return c.init.wait(ctx)
 	}
+	return r.waitBusybox(ctx, c)
+}
+
+// waitBusybox waits until busybox init, asked to halt, has ended. It sleeps twice
+// for a second on its way, once it has ended all other processes; that wait is
+// for nothing here, so it is cut short.
+func (r *Runtime) waitBusybox(ctx context.Context, c *container) error {
 	for idle := 0; !c.init.waitFor(ctx, 5*time.Millisecond); {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -207,32 +253,70 @@ func (r *Runtime) onlyInitSleeps(c *container) bool {
 	if err != nil || !slices.Equal(pids, []int{c.init.pid}) || signalsPending(c.init.pid) {
 		return false
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", c.init.pid))
-	if err != nil {
-		return false
-	}
-	call, _, _ := strings.Cut(string(text), " ")
-	return call == strconv.Itoa(unix.SYS_NANOSLEEP) || call == strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP)
+	return slices.Contains(sleeps, systemCall(c.init.pid))
 }
 
 // signalsPending says whether a process has been sent signals that it has not
 // taken, apart from those of its children.
 func signalsPending(pid int) bool {
+	masks, err := signalMasks(pid)
+	return err != nil || (masks["SigPnd"]|masks["ShdPnd"])&^bit(unix.SIGCHLD) != 0
+}
+
+// listens says whether a process handles a signal, blocks it to read it from a
+// descriptor, or waits for signals right now. The kernel drops all others to the
+// init of a PID namespace (pid_namespaces(7)).
+func listens(pid int, signal unix.Signal) bool {
+	masks, err := signalMasks(pid)
+	if err != nil {
+		return false
+	}
+	// While it waits, what it waits for is not shown as blocked.
+	return (masks["SigCgt"]|masks["SigBlk"])&bit(signal) != 0 || slices.Contains(sigwaits, systemCall(pid))
+}
+
+// sigwaits and sleeps are the system calls of waiting for signals and for time.
+var (
+	sigwaits = []int{unix.SYS_RT_SIGTIMEDWAIT, unix.SYS_RT_SIGSUSPEND}
+	sleeps   = []int{unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP}
+)
+
+// systemCall returns the number of the system call that a process is in, or -1
+// when it runs.
+func systemCall(pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+	if err != nil {
+		return -1
+	}
+	word, _, _ := strings.Cut(string(text), " ")
+	number, err := strconv.Atoi(word)
+	if err != nil {
+		return -1
+	}
+	return number
+}
+
+func bit(signal unix.Signal) uint64 { return 1 << (uint(signal) - 1) }
+
+// signalMasks reads the masks that begin with Sig or Shd from a process's status
+// (proc(5)).
+func signalMasks(pid int) (map[string]uint64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return true
+		return nil, err
 	}
+	masks := map[string]uint64{}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
-		if name != "SigPnd" && name != "ShdPnd" {
+		if !strings.HasPrefix(name, "Sig") && !strings.HasPrefix(name, "Shd") {
 			continue
 		}
-		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		if err != nil || mask&^(1<<(uint(unix.SIGCHLD)-1)) != 0 {
-			return true
+		// SigQ is not a mask; what does not parse is left out.
+		if mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil {
+			masks[name] = mask
 		}
 	}
-	return false
+	return masks, nil
 }
 
 // Restart implements runtime.Runtime.

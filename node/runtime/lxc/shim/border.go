@@ -73,20 +73,14 @@ func (c *container) close() {
 
 // next waits until this boot has ended and returns the next, if there is one.
 func (c *container) next() (*container, bool) {
-	defer c.close()
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(c.init.Fd()), Events: unix.POLLIN}}, -1)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, false
-		}
-	}
-	for {
+	ended := c.wait()
+	// Before anything else: what is held of the old namespaces keeps the kernel
+	// from taking them down.
+	c.close()
+	for ended {
 		monitor, err := wire.Holder(filepath.Join(c.request.Run, wire.Monitor))
 		if err != nil || monitor == 0 {
-			return nil, false
+			break
 		}
 		next, err := findContainer(c.request)
 		if err == nil && next.boots != c.boots {
@@ -96,6 +90,17 @@ func (c *container) next() (*container, bool) {
 			next.close()
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	return nil, false
+}
+
+// wait returns true when init has ended.
+func (c *container) wait() bool {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(c.init.Fd()), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil
+		}
 	}
 }
 

@@ -5,10 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -179,6 +182,53 @@ static char **init_command(const char *run)
 	return argv && argv[0] ? argv : NULL;
 }
 
+// remove_link removes a network interface of the host by its name
+// (rtnetlink(7)). That there is none is as good.
+static void remove_link(int netlink, const char *name)
+{
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg info;
+		struct rtattr attr;
+		char name[IFNAMSIZ];
+	} request = { 0 };
+	char answer[1024];
+	size_t length = strlen(name) + 1;
+
+	if (length > IFNAMSIZ)
+		return;
+	memcpy(request.name, name, length);
+	request.attr.rta_type = IFLA_IFNAME;
+	request.attr.rta_len = (unsigned short)RTA_LENGTH(length);
+	request.header.nlmsg_len = NLMSG_LENGTH(sizeof(request.info)) + RTA_ALIGN(request.attr.rta_len);
+	request.header.nlmsg_type = RTM_DELLINK;
+	request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	request.info.ifi_family = AF_UNSPEC;
+	if (send(netlink, &request, request.header.nlmsg_len, 0) > 0)
+		(void)!recv(netlink, answer, sizeof(answer), 0);
+}
+
+// remove_host_ends removes the host's ends of the veths that the container is
+// about to get again. liblxc has removed those that it made itself; one that was
+// added later goes with its network namespace, at a time of the kernel's choice.
+static void remove_host_ends(struct lxc_container *c)
+{
+	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	char key[64], value[256];
+
+	if (netlink < 0)
+		return;
+	for (int i = 0;; i++) {
+		snprintf(key, sizeof(key), "lxc.net.%d.type", i);
+		if (c->get_config_item(c, key, value, sizeof(value)) <= 0)
+			break;
+		snprintf(key, sizeof(key), "lxc.net.%d.veth.pair", i);
+		if (!strcmp(value, "veth") && c->get_config_item(c, key, value, sizeof(value)) > 0 && if_nametoindex(value))
+			remove_link(netlink, value);
+	}
+	close(netlink);
+}
+
 // record_reboot leaves a process behind that records the coming init. It is an
 // orphan, since liblxc's loop reaps nothing but init.
 static void record_reboot(const char *dir, const char *id, const char *run, int boots)
@@ -207,8 +257,10 @@ static void monitor(const char *dir, const char *id, const char *run)
 
 		if (!c)
 			break;
-		if (boots > 1)
+		if (boots > 1) {
+			remove_host_ends(c);
 			record_reboot(dir, id, run, boots);
+		}
 		c->want_daemonize(c, false);
 		if (!c->start(c, 0, init_command(run)) && c->error_num == 0)
 			code = 1;
