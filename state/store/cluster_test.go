@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/canonical/go-dqlite/client"
 	"github.com/google/go-cmp/cmp"
 
 	"muster/state"
@@ -280,4 +281,60 @@ func newInstanceOn(name, member string) CreateInstance {
 	command := newInstance(name)
 	command.Instance.Location = member
 	return command
+}
+
+// transfer makes another member the leader.
+func (l *lab) transfer(t *testing.T, from, to string) {
+	t.Helper()
+	err := l.stores[from].node.ask(t.Context(), func(c *client.Client) error {
+		return c.Transfer(t.Context(), l.stores[to].NodeID())
+	})
+	if err != nil {
+		t.Fatalf("transfer the leadership to %s: %v", to, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if leader, _ := l.leader(t, to); leader == to {
+			return
+		}
+	}
+	t.Fatalf("%s does not lead", to)
+}
+
+// Whoever led before does not go on as if nothing had happened, neither at once nor
+// when it leads again.
+func TestTheLeadershipGoesAndComesBack(t *testing.T) {
+	l := newLab(t, 3)
+	if leader, _ := l.leader(t, "m0"); leader != "m0" {
+		l.transfer(t, leader, "m0")
+	}
+	must(t, l.stores["m0"], setting(0))
+	for round := range 4 {
+		l.transfer(t, "m0", "m1")
+		must(t, l.stores["m1"], setting(10*round+1))
+		must(t, l.stores["m2"], setting(10*round+2))
+		l.transfer(t, "m1", "m0")
+		if round%2 == 0 { // the first thing it does is to read, or to write
+			if err := l.stores["m0"].Barrier(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			must(t, l.stores["m0"], setting(10*round+3))
+		}
+		if got := l.stores["m0"].View().Setting("", fmt.Sprint("k", 10*round+2)); got != "v" {
+			t.Fatalf("round %d: a barrier lets the leader miss what was acknowledged while another led", round)
+		}
+		must(t, l.stores["m0"], setting(10*round+3))
+		l.transfer(t, "m0", "m2")
+		must(t, l.stores["m0"], setting(10*round+4)) // it thinks that it leads
+		l.transfer(t, "m2", "m0")
+		must(t, l.stores["m0"], setting(10*round+5))
+	}
+	l.same(t, "m0", "m1", "m2")
+	var got int
+	for _, s := range l.stores["m2"].View().Settings("") {
+		got += len(s.Value)
+	}
+	if got != 1+4*5 {
+		t.Errorf("%d settings; want %d", got, 1+4*5)
+	}
 }

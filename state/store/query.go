@@ -200,7 +200,8 @@ func (w *writer) writeQuery(ctx context.Context, q *query) (*Table, error) {
 
 func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, error) {
 	s := w.session
-	if err := s.current(ctx); err != nil {
+	id := uuid.NewString()
+	if _, err := s.lookup(ctx, []string{id}); err != nil {
 		return nil, nil, err
 	}
 	result, err := s.conn.ExecContext(ctx, q.statement, q.args...)
@@ -229,8 +230,8 @@ func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, e
 	if err := s.saveChanges(ctx, saved); err != nil {
 		return nil, nil, err
 	}
-	// Every transaction leaves an outcome: that is how others notice it.
-	if err := s.saveOutcomes(ctx, []outcome{{id: uuid.NewString(), revision: t.revision}}); err != nil {
+	// Every transaction leaves an outcome: that is how another session notices it.
+	if err := s.saveOutcomes(ctx, []outcome{{id: id, revision: t.revision}}); err != nil {
 		return nil, nil, err
 	}
 	return &Table{Columns: []string{}, Rows: [][]any{}, RowsAffected: affected}, changes, nil

@@ -93,12 +93,13 @@ type outcome struct {
 	message  string
 }
 
-// errOutdated means that another member wrote since the session's counters were
-// read: the leadership went there and came back, and the connection survived it.
-var errOutdated = errors.New("another member led in between")
+// errOutdated means that somebody else wrote since the session's counters were read.
+// The node closes its connections when it loses the leadership, so this should never
+// happen; but the counters must not be wrong, and looking costs nothing.
+var errOutdated = errors.New("somebody else wrote in between")
 
 // lookup returns the outcomes that are remembered of the IDs. It is the first thing
-// to do in a transaction, since it finds out whether the session is outdated.
+// to do in a transaction, since it finds out whether the counters are right.
 func (s *session) lookup(ctx context.Context, ids []string) (map[string]outcome, error) {
 	// One prepared statement for each power of two is enough of them.
 	for len(ids) < 1<<bits.Len(uint(len(ids)-1)) {
@@ -118,15 +119,6 @@ func (s *session) lookup(ctx context.Context, ids []string) (map[string]outcome,
 		}
 	}
 	return known, nil
-}
-
-// current refuses an outdated session.
-func (s *session) current(ctx context.Context) error {
-	newest, err := s.q.LastOutcome(ctx)
-	if err == nil && newest != s.outcome {
-		err = errOutdated
-	}
-	return err
 }
 
 // Rows go in by several at once; sqlc has no words for that. The database takes
