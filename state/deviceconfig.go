@@ -12,7 +12,7 @@ var deviceTypes = map[string]table{
 	"none": {what: "option", keys: []Key{}},
 	"disk": {
 		what: "option", keys: []Key{
-			{Name: "path", Help: "where it is mounted in the instance", check: aPath},
+			{Name: "path", Help: "where it is mounted in the instance", check: aPathInside},
 			{Name: "source", Help: "path on the host", check: aPath},
 			{Name: "pool", Help: "storage pool of the root disk"},
 			{Name: "size", Help: "limit of the root disk", check: aSize},
@@ -21,8 +21,9 @@ var deviceTypes = map[string]table{
 			{Name: "recursive", Help: "take mounts below the source along", check: aBool},
 			{Name: "propagation", Help: "mount propagation", Default: "private", check: oneOf("private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable")},
 			{Name: "shift", Help: "show the owners of the source as the instance's own", check: aBool},
+			{Name: "boot.priority", Help: "order of virtual machines' boot; containers don't boot from devices", check: aNumber(0, 1<<31-1)},
 		},
-		missing: []string{"boot.priority", "ceph.cluster_name", "ceph.user_name", "limits.read", "limits.write", "limits.max", "raw.mount.options", "size.state", "io.cache", "initial."},
+		missing: []string{"ceph.cluster_name", "ceph.user_name", "limits.read", "limits.write", "limits.max", "raw.mount.options", "size.state", "io.cache", "initial."},
 	},
 	"nic": {
 		what: "option", keys: []Key{
@@ -34,10 +35,11 @@ var deviceTypes = map[string]table{
 			{Name: "mtu", Help: "maximum transfer unit", check: aNumber(68, 65535)},
 			{Name: "host_name", Help: "name of the host's end", check: func(v string) error { return ValidateInterfaceName("host_name", v) }},
 			{Name: "ipv4.address", Help: "address handed out by the managed network", check: anIPv4},
-			{Name: "ipv6.address", Help: "address handed out by the managed network", check: anIPv6},
+			{Name: "ipv6.address", Help: "address handed out by the managed network (ipv6.dhcp.stateful)", check: anIPv6},
+			{Name: "boot.priority", Help: "order of virtual machines' boot; containers don't boot from devices", check: aNumber(0, 1<<31-1)},
 		},
 		missing: []string{
-			"acceleration", "boot.priority", "gvrp", "ipv4.gateway", "ipv4.host_address", "ipv4.host_table", "ipv4.neighbor_probe", "ipv4.routes", "ipv4.routes.external",
+			"acceleration", "gvrp", "ipv4.gateway", "ipv4.host_address", "ipv4.host_table", "ipv4.neighbor_probe", "ipv4.routes", "ipv4.routes.external",
 			"ipv6.gateway", "ipv6.host_address", "ipv6.host_table", "ipv6.neighbor_probe", "ipv6.routes", "ipv6.routes.external", "limits.", "maas.subnet.",
 			"mode", "nested", "queue.tx.length", "security.", "vlan", "vlan.tagged",
 		},
@@ -55,14 +57,14 @@ var deviceTypes = map[string]table{
 			{Name: "security.uid", Help: "user the helper connects as", check: anID},
 			{Name: "security.gid", Help: "group the helper connects as", check: anID},
 			{Name: "proxy_protocol", Help: "send the client's address ahead (tcp)", check: aBool},
+			{Name: "nat", Help: "forward in the kernel; not built, so only false is taken", Default: "false", check: onlyFalse("forwarding in the kernel is not built: connections are passed on by a helper")},
 		},
-		missing: []string{"nat"},
 	},
 }
 
 var unixKeys = []Key{
 	{Name: "source", Help: "path on the host", check: aPath},
-	{Name: "path", Help: "path in the instance", check: aPath},
+	{Name: "path", Help: "path in the instance", check: aPathInside},
 	{Name: "major", Help: "major number", check: aNumber(0, 4095)},
 	{Name: "minor", Help: "minor number", check: aNumber(0, 1<<20-1)},
 	{Name: "uid", Help: "owner in the instance", Default: "0", check: anID},
@@ -77,22 +79,18 @@ var unsupportedDevices = []string{"gpu", "infiniband", "pci", "tpm", "unix-hotpl
 // DeviceOptions lists the options of each supported type of device.
 func DeviceOptions() map[string][]Key {
 	options := make(map[string][]Key, len(deviceTypes))
-	for name, options2 := range deviceTypes {
-		options[name] = options2.keys
+	for name, kind := range deviceTypes {
+		options[name] = kind.keys
 	}
 	return options
 }
 
-// ValidateDevices checks the devices of an instance, or of a profile when profile
-// is true. The error names the device, the option and the nearest valid one.
+// ValidateDevices checks the devices of an instance, own or expanded, or of a
+// profile when profile is true. The error names the device, the option and the
+// nearest valid one.
 func ValidateDevices(devices Devices, profile bool) error {
-	names := make([]string, 0, len(devices))
-	for name := range devices {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	roots := 0
-	for _, name := range names {
+	for _, name := range sortedNames(devices) {
 		if err := ValidateDeviceName(name); err != nil {
 			return err
 		}
@@ -104,23 +102,41 @@ func ValidateDevices(devices Devices, profile bool) error {
 		}
 	}
 	if roots > 1 {
-		return Errorf(ErrInvalid, "%d devices are mounted at \"/\": an instance has one root disk", roots)
+		owner := "an instance"
+		if profile {
+			owner = "a profile"
+		}
+		return Errorf(ErrInvalid, "%d devices are mounted at \"/\": %s has one root disk", roots, owner)
 	}
-	return pathsClash(names, devices)
+	return devicesClash(devices)
 }
 
-func pathsClash(names []string, devices Devices) error {
-	taken := map[string]string{}
-	for _, name := range names {
-		at := devices[name]["path"]
-		if devices[name]["type"] != "disk" || at == "" {
-			continue
+// devicesClash refuses two devices that want the same place in the instance, or
+// the same name on the host.
+func devicesClash(devices Devices) error {
+	type place struct{ option, value string }
+	taken := map[place]string{}
+	for _, name := range sortedNames(devices) {
+		device := devices[name]
+		var claims []place
+		switch device["type"] {
+		case "disk":
+			claims = []place{{"path", path.Clean(device["path"])}}
+		case "unix-char", "unix-block":
+			at := device["path"]
+			if at == "" {
+				at = device["source"]
+			}
+			claims = []place{{"path", path.Clean(at)}}
+		case "nic":
+			claims = []place{{"name", device["name"]}, {"host_name", device["host_name"]}, {"hwaddr", strings.ToLower(device["hwaddr"])}}
 		}
-		at = path.Clean(at)
-		if other, clash := taken[at]; clash {
-			return Errorf(ErrInvalid, "devices %q and %q have the same path %q", other, name, at)
+		for _, claim := range claims {
+			if other, clash := taken[claim]; clash && claim.value != "" {
+				return Errorf(ErrInvalid, "devices %q and %q have the same %s %q", other, name, claim.option, claim.value)
+			}
+			taken[claim] = name
 		}
-		taken[at] = name
 	}
 	return nil
 }
@@ -132,18 +148,14 @@ func validateDevice(device map[string]string) error {
 	case kind == "":
 		return Errorf(ErrInvalid, "\"type\" is missing: want disk, nic, none, proxy, unix-block or unix-char")
 	case slices.Contains(unsupportedDevices, kind):
-		return Errorf(ErrInvalid, "devices of type %q are not supported by muster", kind)
+		return Errorf(ErrInvalid, "devices of type %q are not supported by muster: use disk, nic, none, proxy, unix-block or unix-char", kind)
 	case !ok:
-		return unknown("type", kind, []string{"disk", "nic", "none", "proxy", "unix-block", "unix-char"})
+		return unknown("type", kind, sortedNames(deviceTypes))
 	}
-	keys := make([]string, 0, len(device))
-	for key := range device {
-		if key != "type" && !strings.HasPrefix(key, "user.") {
-			keys = append(keys, key)
+	for _, key := range sortedNames(device) {
+		if key == "type" || strings.HasPrefix(key, "user.") {
+			continue
 		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
 		if err := options.validate(key, device[key]); err != nil {
 			return err
 		}
@@ -170,16 +182,32 @@ func validateDisk(device map[string]string) error {
 	switch {
 	case device["path"] == "":
 		return Errorf(ErrInvalid, "\"path\" is missing: say where in the instance")
-	case path.Clean(device["path"]) == "/" && device["source"] != "":
-		return Errorf(ErrInvalid, "the root disk (path \"/\") has no \"source\": leave it out")
 	case path.Clean(device["path"]) == "/":
-		return nil
+		return validateRoot(device)
 	case device["pool"] != "":
 		return Errorf(ErrInvalid, "\"pool\": custom volumes are not supported as devices yet; give a \"source\" on the host")
 	case device["source"] == "":
 		return Errorf(ErrInvalid, "\"source\" is missing: give a path on the host")
 	case device["size"] != "":
 		return Errorf(ErrInvalid, "\"size\" is for the root disk only")
+	}
+	return nil
+}
+
+func validateRoot(device map[string]string) error {
+	if device["path"] != "/" {
+		return Errorf(ErrInvalid, "\"path\" %q: write \"/\" for the root disk", device["path"])
+	}
+	if device["source"] != "" {
+		return Errorf(ErrInvalid, "the root disk (path \"/\") has no \"source\": leave it out")
+	}
+	for _, key := range []string{"readonly", "recursive", "shift"} {
+		if on, _ := ParseBool(device[key]); on {
+			return Errorf(ErrInvalid, "%q is not for the root disk (path \"/\"): leave it out", key)
+		}
+	}
+	if device["propagation"] != "" {
+		return Errorf(ErrInvalid, "\"propagation\" is not for the root disk (path \"/\"): leave it out")
 	}
 	return nil
 }
@@ -209,13 +237,27 @@ func validateProxy(device map[string]string) error {
 			return Errorf(ErrInvalid, "%q is missing: want tcp:ADDRESS:PORT or unix:PATH", key)
 		}
 	}
-	listen, _, _ := strings.Cut(device["listen"], ":")
-	connect, _, _ := strings.Cut(device["connect"], ":")
+	listen, listenPorts, err := endpoint(device["listen"])
+	if err != nil {
+		return Errorf(ErrInvalid, "\"listen\": %w", err)
+	}
+	connect, connectPorts, err := endpoint(device["connect"])
+	if err != nil {
+		return Errorf(ErrInvalid, "\"connect\": %w", err)
+	}
 	if (listen == "udp") != (connect == "udp") {
 		return Errorf(ErrInvalid, "udp can only be passed on to udp")
 	}
+	if connectPorts != 1 && connectPorts != listenPorts {
+		return Errorf(ErrInvalid, "\"listen\" has %d ports and \"connect\" has %d: give as many, or one to connect to", listenPorts, connectPorts)
+	}
 	if on, _ := ParseBool(device["proxy_protocol"]); on && (listen != "tcp" || connect != "tcp") {
 		return Errorf(ErrInvalid, "\"proxy_protocol\" is for tcp on both sides")
+	}
+	for _, key := range []string{"uid", "gid", "mode"} {
+		if device[key] != "" && (listen != "unix" || strings.HasPrefix(device["listen"], "unix:@")) {
+			return Errorf(ErrInvalid, "%q is for a socket in the file system (unix:/path) to listen on: leave it out", key)
+		}
 	}
 	return nil
 }
@@ -227,25 +269,39 @@ func anID(value string) error {
 	return nil
 }
 
-// anEndpoint checks the form; node reads ports and ranges.
 func anEndpoint(value string) error {
+	_, _, err := endpoint(value)
+	return err
+}
+
+// endpoint reads the kind of an end of a proxy, and how many ports it has; node
+// reads the ports themselves.
+func endpoint(value string) (kind string, ports int, err error) {
 	kind, address, _ := strings.Cut(value, ":")
-	switch {
-	case kind != "tcp" && kind != "udp" && kind != "unix":
-		return Errorf(ErrInvalid, "%q: want tcp:ADDRESS:PORT, udp:ADDRESS:PORT or unix:PATH", value)
-	case kind == "unix" && !strings.HasPrefix(address, "/") && !strings.HasPrefix(address, "@"):
-		return Errorf(ErrInvalid, "%q: want an absolute path, or @name for an abstract socket", value)
-	case kind != "unix" && !strings.Contains(address, ":"):
-		return Errorf(ErrInvalid, "%q: the port is missing", value)
+	switch kind {
+	case "unix":
+		if !strings.HasPrefix(address, "/") && (!strings.HasPrefix(address, "@") || address == "@") {
+			return "", 0, Errorf(ErrInvalid, "%q: want an absolute path, or @name for an abstract socket", value)
+		}
+		return kind, 1, nil
+	case "tcp", "udp":
+	default:
+		return "", 0, Errorf(ErrInvalid, "%q: want tcp:ADDRESS:PORT, udp:ADDRESS:PORT or unix:PATH", value)
 	}
-	if kind == "unix" {
-		return nil
+	colon := strings.LastIndexByte(address, ':')
+	if colon < 0 {
+		return "", 0, Errorf(ErrInvalid, "%q: the port is missing", value)
 	}
-	host, ports := address[:strings.LastIndexByte(address, ':')], address[strings.LastIndexByte(address, ':')+1:]
-	if err := anAddress(strings.Trim(host, "[]")); err != nil {
-		return err
+	host := address[:colon]
+	if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
+		err = anIPv6(strings.TrimSuffix(inner, "]"))
+	} else if err = anAddress(host); err == nil && strings.Contains(host, ":") {
+		err = Errorf(ErrInvalid, "%q: write an IPv6 address in brackets, such as %s:[%s]:80", value, kind, host)
 	}
-	for part := range strings.SplitSeq(ports, ",") {
+	if err != nil {
+		return "", 0, err
+	}
+	for part := range strings.SplitSeq(address[colon+1:], ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		if !isRange {
 			last = first
@@ -253,8 +309,9 @@ func anEndpoint(value string) error {
 		from, errFrom := strconv.ParseUint(first, 10, 16)
 		to, errTo := strconv.ParseUint(last, 10, 16)
 		if errFrom != nil || errTo != nil || from == 0 || to < from {
-			return Errorf(ErrInvalid, "%q: %q is not a port or a range of ports", value, part)
+			return "", 0, Errorf(ErrInvalid, "%q: %q is not a port or a range of ports", value, part)
 		}
+		ports += int(to-from) + 1
 	}
-	return nil
+	return kind, ports, nil
 }

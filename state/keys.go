@@ -23,6 +23,10 @@ type Key struct {
 	Member bool
 
 	check func(value string) error
+	// lines says that the value may have several lines. All others end up in
+	// files of one line for each key, where a line break would begin another
+	// key.
+	lines bool
 }
 
 // table is a list of keys with the sentence for those that are known elsewhere
@@ -38,7 +42,7 @@ type table struct {
 // find returns the key, exact names before prefixes.
 func (t table) find(name string) (Key, bool) {
 	for _, key := range t.keys {
-		if key.Name == name {
+		if key.Name == name && !strings.HasSuffix(name, ".") {
 			return key, true
 		}
 	}
@@ -62,6 +66,12 @@ func (t table) validate(name, value string) error {
 		}
 		return unknown(t.what, name, t.names())
 	}
+	if hasControl(name, false) {
+		return Errorf(ErrInvalid, "%s %q: control characters are not allowed in it", t.what, name)
+	}
+	if hasControl(value, key.lines) {
+		return Errorf(ErrInvalid, "%s %q: its value has a line break or another control character; take that away", t.what, name)
+	}
 	if value == "" || key.check == nil {
 		return nil
 	}
@@ -71,20 +81,34 @@ func (t table) validate(name, value string) error {
 	return nil
 }
 
+// hasControl reports whether the text has characters that break the line it
+// stands in. Zero bytes are never allowed: to the kernel they end a string.
+func hasControl(text string, lines bool) bool {
+	return strings.ContainsFunc(text, func(r rune) bool {
+		return r == 0 || !lines && (r < ' ' && r != '\t' || r == 0x7f)
+	})
+}
+
 // validateAll checks every key, in order, so that the error is the same each
 // time.
 func (t table) validateAll(config Config) error {
-	names := make([]string, 0, len(config))
-	for name := range config {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedNames(config) {
 		if err := t.validate(name, config[name]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sortedNames are the keys of a map in order, so that of several faults the same
+// one is reported each time.
+func sortedNames[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (t table) names() []string {
@@ -120,29 +144,41 @@ func oneOf(values ...string) func(string) error {
 	}
 }
 
+// onlyFalse is for what muster never does: a key that says so is right, and one
+// that asks for it is refused with the reason.
+func onlyFalse(reason string) func(string) error {
+	return func(value string) error {
+		on, err := ParseBool(value)
+		if err == nil && on {
+			return Errorf(ErrInvalid, "%s: leave it out or set it to false", reason)
+		}
+		return err
+	}
+}
+
+// plainAddress reads an address without a zone: a zone may hold any text, and
+// means something on one machine only.
+func plainAddress(value string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(value)
+	return addr, err == nil && addr.Zone() == "" && !addr.Is4In6()
+}
+
 func anAddress(value string) error {
-	if _, err := netip.ParseAddr(value); err != nil {
+	if _, ok := plainAddress(value); !ok {
 		return Errorf(ErrInvalid, "%q is not an IP address", value)
 	}
 	return nil
 }
 
-func aPrefix(value string) error {
-	if _, err := netip.ParsePrefix(value); err != nil {
-		return Errorf(ErrInvalid, "%q: want an address with a prefix length, such as 10.1.2.1/24", value)
-	}
-	return nil
-}
-
 func anIPv4(value string) error {
-	if addr, err := netip.ParseAddr(value); err != nil || !addr.Is4() {
+	if addr, ok := plainAddress(value); !ok || !addr.Is4() {
 		return Errorf(ErrInvalid, "%q is not an IPv4 address", value)
 	}
 	return nil
 }
 
 func anIPv6(value string) error {
-	if addr, err := netip.ParseAddr(value); err != nil || !addr.Is6() {
+	if addr, ok := plainAddress(value); !ok || !addr.Is6() {
 		return Errorf(ErrInvalid, "%q is not an IPv6 address", value)
 	}
 	return nil
@@ -153,6 +189,10 @@ func aHWAddr(value string) error {
 	if err != nil || len(hwaddr) != 6 {
 		return Errorf(ErrInvalid, "%q: want a hardware address such as 00:16:3e:12:34:56", value)
 	}
+	// The lowest bit of the first byte is set in addresses of groups (IEEE 802).
+	if hwaddr[0]&1 != 0 || hwaddr.String() == "00:00:00:00:00:00" {
+		return Errorf(ErrInvalid, "%q is not the address of one interface: make its first byte even, and not all of it zero", value)
+	}
 	return nil
 }
 
@@ -162,10 +202,18 @@ func aDuration(value string) error {
 }
 
 func aPath(value string) error {
-	if !strings.HasPrefix(value, "/") || strings.ContainsRune(value, 0) {
+	if !strings.HasPrefix(value, "/") {
 		return Errorf(ErrInvalid, "%q: want an absolute path", value)
 	}
 	return nil
+}
+
+// aPathInside is a path within the instance, which may not lead out of it.
+func aPathInside(value string) error {
+	if slices.Contains(strings.Split(value, "/"), "..") {
+		return Errorf(ErrInvalid, "%q: want an absolute path without \"..\"", value)
+	}
+	return aPath(value)
 }
 
 func aMode(value string) error {

@@ -3,6 +3,8 @@ package state
 import (
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // maxName is how long names of instances and most other things may be, in bytes
@@ -59,12 +61,14 @@ func validatePlain(field, name string) error {
 		return Errorf(ErrInvalid, "%s %q is reserved: choose another", field, name)
 	}
 	for _, r := range name {
-		if r <= ' ' || r == 0x7f || strings.ContainsRune(`/\:,?#&+"'*`, r) {
+		// What is not printable includes blanks other than the plain one, and
+		// bytes that are no UTF-8.
+		if r <= ' ' || r == utf8.RuneError || !unicode.IsPrint(r) || strings.ContainsRune(`/\:,?#&+"'*`, r) {
 			return Errorf(ErrInvalid, "%s %q: %q is not allowed; use letters, digits, hyphens, dots and underscores", field, name, r)
 		}
 	}
-	if name[0] == '-' {
-		return Errorf(ErrInvalid, "%s %q: it begins with a hyphen; take that away", field, name)
+	if name[0] == '-' || name[0] == '.' {
+		return Errorf(ErrInvalid, "%s %q: it begins with %q; take that away", field, name, name[0])
 	}
 	return nil
 }
@@ -98,7 +102,10 @@ func ValidateAliasName(name string) error {
 	if err := validateLength("alias name", name, 255); err != nil {
 		return err
 	}
-	if strings.ContainsAny(name, " \t\r\n:,?#&\"'\x00") || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
+	wrong := func(r rune) bool {
+		return r <= ' ' || r == utf8.RuneError || !unicode.IsPrint(r) || strings.ContainsRune(`\:,?#&"'`, r)
+	}
+	if strings.ContainsFunc(name, wrong) || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
 		return Errorf(ErrInvalid, "alias name %q: use letters, digits, dots, hyphens and inner slashes", name)
 	}
 	return nil

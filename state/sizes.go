@@ -15,19 +15,20 @@ var units = map[string]int64{
 }
 
 // ParseSize reads a size such as "512MiB", "10GB" or plain bytes, and returns
-// bytes.
+// bytes. A blank between number and unit is allowed.
 func ParseSize(value string) (int64, error) {
-	digits := strings.TrimRight(value, "kKMGTPEiB ")
-	unit := strings.TrimSpace(value[len(digits):])
-	factor, known := units[unit]
-	if !known {
-		return 0, Errorf(ErrInvalid, "size %q: unknown unit %q; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB", value, unit)
-	}
-	number, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || number < 0 {
+	unit := strings.TrimLeft(value, "0123456789")
+	digits := value[:len(value)-len(unit)]
+	if digits == "" || strings.HasPrefix(unit, ".") {
 		return 0, Errorf(ErrInvalid, "size %q: want a whole number with a unit, such as 512MiB or 10GB", value)
 	}
-	if number > math.MaxInt64/factor {
+	factor, known := units[strings.TrimPrefix(unit, " ")]
+	if !known || unit == " " {
+		return 0, Errorf(ErrInvalid, "size %q: unknown unit %q; use B, kB, MB, GB, TB, PB, EB, KiB, MiB, GiB, TiB, PiB or EiB",
+			value, strings.TrimSpace(unit))
+	}
+	number, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || number > math.MaxInt64/factor {
 		return 0, Errorf(ErrInvalid, "size %q is larger than can be counted", value)
 	}
 	return number * factor, nil
@@ -97,7 +98,8 @@ func ParseCPUAllowance(value string) (CPUAllowance, error) {
 }
 
 // ParseExpiry adds an age such as "1M 2d 3H" to now: S seconds, M minutes, H
-// hours, d days, w weeks, m months, y years. The empty string is the zero time.
+// hours, d days, w weeks, m months, y years. The empty string is the zero time. A
+// result after the year 9999 is refused: JSON has no word for it.
 func ParseExpiry(value string, now time.Time) (time.Time, error) {
 	fields := strings.Fields(value)
 	if len(fields) == 0 {
@@ -126,6 +128,9 @@ func ParseExpiry(value string, now time.Time) (time.Time, error) {
 			at = at.AddDate(count, 0, 0)
 		default:
 			return time.Time{}, Errorf(ErrInvalid, "expiry %q: %q has no known unit; use S, M, H, d, w, m or y", value, field)
+		}
+		if at.Year() > 9999 {
+			return time.Time{}, Errorf(ErrInvalid, "expiry %q is after the year 9999: leave it out to keep for ever", value)
 		}
 	}
 	return at, nil
