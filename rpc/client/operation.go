@@ -89,11 +89,13 @@ func (o *Operation) Wait(ctx context.Context, report func(api.Operation)) error 
 		case <-watching.Done():
 		}
 	}
+	// await writes to o meanwhile.
+	client, id := o.client, o.ID
 	group.Go(func() error {
 		// Events are only for looks: their loss must not fail the wait.
-		_ = o.client.Events(watching, EventsQuery{Types: []string{api.EventTypeOperation}}, func(event api.Event) error {
+		_ = client.Events(watching, EventsQuery{Types: []string{api.EventTypeOperation}}, func(event api.Event) error {
 			var op api.Operation
-			if json.Unmarshal(event.Metadata, &op) == nil && op.ID == o.ID && !op.StatusCode.Final() {
+			if json.Unmarshal(event.Metadata, &op) == nil && op.ID == id && !op.StatusCode.Final() {
 				tell(op)
 			}
 			return nil
