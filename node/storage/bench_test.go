@@ -35,7 +35,7 @@ func BenchmarkDriver(b *testing.B) {
 			needsRoot(b)
 			config := smallConfig(driver)
 			if config != nil {
-				config["size"] = "4GiB"
+				config["size"] = "8GiB"
 			}
 			p := createIn(b, scratch(b), driver, config)
 			ctx := b.Context()

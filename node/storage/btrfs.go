@@ -196,6 +196,8 @@ func (d *btrfsDriver) keepImage(string) (bool, error) { return false, nil }
 
 func (d *btrfsDriver) compact(context.Context, string) error { return nil }
 
+func (d *btrfsDriver) slowUnmount() bool { return false }
+
 func (d *btrfsDriver) instant() bool { return true }
 
 func (d *btrfsDriver) usage(ctx context.Context, path string) (Usage, error) {

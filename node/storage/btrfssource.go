@@ -154,7 +154,7 @@ func existingParent(path string) string {
 // 30 GiB (LXD documents this default).
 func (d *btrfsDriver) loopSize() (int64, error) {
 	if size := d.pool.setting("size"); size != "" {
-		return parseSize(size)
+		return state.ParseSize(size)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(existingParent(d.loopFile()), &st); err != nil {
@@ -311,7 +311,7 @@ func (d *btrfsDriver) update(_ context.Context, config state.Config) error {
 	if d.source() != d.loopFile() {
 		return state.Errorf(state.ErrInvalid, "storage pool %s: size is for a loop file; the source is %s", p.name, d.source())
 	}
-	size, err := parseSize(config["size"])
+	size, err := state.ParseSize(config["size"])
 	if err != nil {
 		return err
 	}

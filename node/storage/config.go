@@ -1,11 +1,11 @@
 package storage
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +30,8 @@ var poolKeys = map[string]struct {
 // the machine: unknown keys (the error names the nearest known one), sizes,
 // paths. Keys that begin with "user." are free.
 func Validate(pool state.Pool) error {
-	if err := checkName("storage pool", pool.Name); err != nil {
+	if err := cmp.Or(state.ValidatePoolName(pool.Name), state.ValidatePoolDriver(pool.Driver)); err != nil {
 		return err
-	}
-	drivers := []string{driverOverlay, driverDir, driverBtrfs}
-	if !slices.Contains(drivers, pool.Driver) {
-		return state.Errorf(state.ErrInvalid, "storage pool %s: unknown driver %q; the drivers are %s", pool.Name, pool.Driver, strings.Join(drivers, ", "))
 	}
 	for _, key := range slices.Sorted(maps.Keys(pool.Config)) {
 		if strings.HasPrefix(key, "user.") {
@@ -43,7 +39,7 @@ func Validate(pool state.Pool) error {
 		}
 		known, ok := poolKeys[key]
 		if !ok {
-			return state.Errorf(state.ErrInvalid, "storage pool %s: unknown key %q; the nearest is %q", pool.Name, key, nearest(key))
+			return state.Errorf(state.ErrInvalid, "storage pool %s: unknown key %.40q%s", pool.Name, key, suggestion(key))
 		}
 		if !slices.Contains(known.drivers, pool.Driver) {
 			return state.Errorf(state.ErrInvalid, "storage pool %s: key %q is not for driver %s but for %s", pool.Name, key, pool.Driver, strings.Join(known.drivers, ", "))
@@ -68,7 +64,7 @@ func checkSource(value string) error {
 }
 
 func checkSize(value string) error {
-	_, err := parseSize(value)
+	_, err := state.ParseSize(value)
 	return err
 }
 
@@ -76,7 +72,7 @@ func checkSize(value string) error {
 const minLoop = 128 << 20
 
 func checkLoopSize(value string) error {
-	size, err := parseSize(value)
+	size, err := state.ParseSize(value)
 	if err != nil {
 		return err
 	}
@@ -84,27 +80,6 @@ func checkLoopSize(value string) error {
 		return fmt.Errorf("%q is too small for btrfs; give at least 128MiB", value)
 	}
 	return nil
-}
-
-// units are the suffixes of sizes in LXD's documents.
-var units = map[string]int64{
-	"": 1, "B": 1,
-	"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15, "EB": 1e18,
-	"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50, "EiB": 1 << 60,
-}
-
-// parseSize returns the bytes that a size such as "10GiB" or "500MB" means.
-func parseSize(value string) (int64, error) {
-	end := strings.IndexFunc(value, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		end = len(value)
-	}
-	unit, ok := units[value[end:]]
-	n, err := strconv.ParseInt(value[:end], 10, 64)
-	if !ok || err != nil || n > (1<<63-1)/unit {
-		return 0, state.Errorf(state.ErrInvalid, "%q is not a size; write a whole number with one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB", value)
-	}
-	return n * unit, nil
 }
 
 // checkMountOptions refuses options that are not for btrfs or that would take
@@ -143,15 +118,21 @@ func parseMountOptions(value string) (flags uintptr, data string, err error) {
 	return flags, strings.Join(rest, ","), nil
 }
 
-// nearest returns the known key that takes the fewest changes to reach.
-func nearest(key string) string {
-	best, fewest := "", len(key)+100
+// suggestion names the known key that was probably meant, if there is one.
+func suggestion(key string) string {
+	best, fewest := "", len(key)/3+2
+	if len(key) > 100 {
+		return ""
+	}
 	for _, known := range slices.Sorted(maps.Keys(poolKeys)) {
 		if d := distance(key, known); d < fewest {
 			best, fewest = known, d
 		}
 	}
-	return best
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
 }
 
 // distance is the number of letters to add, drop or change between a and b.

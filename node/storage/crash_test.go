@@ -262,7 +262,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 			}
 			t.Logf("seed %d", s)
 			r := rand.New(rand.NewPCG(s, 3))
-			steps := 0
+			steps, halfway := 0, 0
 			for round := range 12 {
 				run := strings.Join([]string{"work", driver, dir, fmt.Sprint(r.Uint64()/1000*1000 + uint64(round)), truth.dump()}, "|")
 				said := killed(t, run, time.Duration(r.IntN(150_000))*time.Microsecond)
@@ -277,9 +277,11 @@ func TestKilledInTheMiddle(t *testing.T) {
 					open = nil
 					steps++
 				}
-				truth = survived(t, dir, driver, after, open)
+				var left int
+				truth, left = survived(t, dir, driver, after, open)
+				halfway += min(left, 1)
 			}
-			t.Logf("%d steps were done", steps)
+			t.Logf("%d steps were done; %d of 12 kills left something to clean up", steps, halfway)
 			// p did not see what happened; the clean-up needs a fresh view.
 			fresh := poolIn(t, dir, driver, nil)
 			noError(t, fresh.Mount(t.Context()))
@@ -292,13 +294,14 @@ func TestKilledInTheMiddle(t *testing.T) {
 }
 
 // survived is the next daemon's start: it checks the pool against the books and
-// returns them with the step that was cut off either done or not.
-func survived(t *testing.T, dir, driver string, before books, open step) books {
+// returns them with the step that was cut off either done or not, and how much
+// had to be cleaned up.
+func survived(t *testing.T, dir, driver string, before books, open step) (books, int) {
 	t.Helper()
 	ctx := t.Context()
 	p := poolIn(t, dir, driver, smallConfig(driver))
 	noError(t, p.Mount(ctx))
-	_, err := p.Reconcile(ctx, storage.Known{})
+	report, err := p.Reconcile(ctx, storage.Known{})
 	noError(t, err)
 	mounts, err := mount.Table(dir)
 	noError(t, err)
@@ -328,11 +331,11 @@ func survived(t *testing.T, dir, driver string, before books, open step) books {
 	}
 	for _, possible := range []books{before, after} {
 		if sameBooks(got, possible) {
-			return possible
+			return possible, len(report.Removed) + len(report.Unmounted)
 		}
 	}
 	t.Fatalf("cut off in %v, the pool has %s; want %s or %s", open, got.dump(), before.dump(), after.dump())
-	return nil
+	return nil, 0
 }
 
 func sameBooks(a, b books) bool {

@@ -163,6 +163,8 @@ func (d *dirDriver) keepImage(string) (bool, error) { return false, nil }
 
 func (d *dirDriver) compact(context.Context, string) error { return nil }
 
+func (d *dirDriver) slowUnmount() bool { return false }
+
 func (d *dirDriver) instant() bool { return false }
 
 func (d *dirDriver) usage(ctx context.Context, path string) (Usage, error) {

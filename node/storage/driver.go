@@ -56,6 +56,10 @@ type driver interface {
 	// instant of a mounted volume.
 	instant() bool
 
+	// slowUnmount says that taking down a volume's mount may write out
+	// everybody's data first.
+	slowUnmount() bool
+
 	usage(ctx context.Context, path string) (Usage, error)
 	// limit returns the quota of a content in bytes; zero is none.
 	limit(ctx context.Context, path string) (int64, error)

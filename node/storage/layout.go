@@ -28,6 +28,7 @@ import (
 //	trash/<random>                     what is being removed
 //	mounts/…/rootfs                    where volumes are mounted
 //	mounts/idmaps/<random>             passing mounts of layers with other ids
+//	mounts/gone/<random>               mounts of volumes that are going
 //
 // mounts is a small file system in memory: a full pool must not keep a volume
 // from being mounted, and it goes with the mounts when the machine stops.
@@ -45,6 +46,7 @@ const (
 	dirMounts   = "mounts"
 	dirOther    = "other"  // in mounts
 	dirIDMaps   = "idmaps" // in mounts
+	dirGone     = "gone"   // in mounts
 
 	nameLive      = "live"
 	nameSnapshots = "snapshots"

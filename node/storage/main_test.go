@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,8 +57,8 @@ func scratch(t testing.TB) string {
 		if err != nil {
 			t.Error(err)
 		}
-		for i := len(mounts) - 1; i >= 0; i-- {
-			if _, err := mount.Unmount(context.Background(), mounts[i].Path); err != nil {
+		for _, m := range slices.Backward(mounts) {
+			if _, err := mount.Unmount(context.Background(), m.Path); err != nil {
 				t.Error(err)
 			}
 		}
@@ -107,7 +108,7 @@ func createIn(t testing.TB, dir, driver string, config state.Config) *storage.Po
 	t.Cleanup(func() {
 		ctx := context.Background()
 		volumes, err := p.Volumes(ctx)
-		if state.Kind(err) == state.ErrUnavailable {
+		if errors.Is(err, state.ErrUnavailable) {
 			return // the test unmounted or deleted it
 		}
 		if err != nil {
@@ -173,7 +174,7 @@ func zoo(t testing.TB) storage.Unpack {
 		}
 		w.file("bin/busybox", string(program), 0o755, 0, 0)
 		w.file("bin/su", "set-uid", 0o4755, 0, 0)
-		for _, name := range strings.Fields("sh cat chmod chown find grep head ln ls mkdir mkfifo mknod mv rm sleep stat sync touch tr wc dd cp") {
+		for name := range strings.FieldsSeq("sh cat chmod chown find grep head ln ls mkdir mkfifo mknod mv rm sleep stat sync touch tr wc dd cp") {
 			w.symlink("busybox", "bin/"+name)
 		}
 		w.file("etc/passwd", "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n", 0o644, 0, 0)

@@ -46,7 +46,7 @@ func (d *overlayDriver) compact(ctx context.Context, content string) error {
 	if err != nil || c == nil {
 		return err
 	}
-	for i := 0; i < len(c.Layers)-1; i++ {
+	for i := 0; i < len(c.Layers)-1; i++ { //nolint:intrange // merging makes the chain shorter
 		end := i
 		for end < len(c.Layers)-1 && d.exclusive(c.Layers[end]) {
 			end++

@@ -185,6 +185,11 @@ func (p *Pool) UnmountCustom(ctx context.Context, vol Volume, ids *IDMap) error 
 	if !last {
 		return nil
 	}
+	if vol.Snapshot == "" && vol.Type == state.VolumeContainer && p.drv.slowUnmount() {
+		if err := p.retire(ctx, p.content(vol), slot); err != nil {
+			return p.fault(err, "unmount %s", vol)
+		}
+	}
 	if err := p.clearSlot(ctx, slot); err != nil {
 		return p.fault(err, "unmount %s", vol)
 	}

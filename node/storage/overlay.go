@@ -178,6 +178,9 @@ func (d *overlayDriver) hold(ctx context.Context, path string, mounted bool) (*o
 		return d.dirDriver.hold(ctx, path, mounted)
 	}
 	if !mounted && c.Upper != nil {
+		if err := d.pool.rest(ctx, path); err != nil {
+			return nil, err
+		}
 		if mounted, err = d.busy(ctx, *c.Upper, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
@@ -356,6 +359,8 @@ func (d *overlayDriver) keepImage(fingerprint string) (bool, error) {
 }
 
 func (d *overlayDriver) instant() bool { return true }
+
+func (d *overlayDriver) slowUnmount() bool { return true }
 
 func (d *overlayDriver) usage(ctx context.Context, path string) (Usage, error) {
 	c, err := readChain(path)

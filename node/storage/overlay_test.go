@@ -74,7 +74,6 @@ func TestOverlayFreesWhatSnapshotsHeld(t *testing.T) {
 	for i := range 5 {
 		noError(t, p.DeleteVolume(ctx, c1.At(fmt.Sprint(i))))
 	}
-	noError(t, p.Snapshot(ctx, c1.At("fresh"))) // forgets what was measured
 	after, err := p.Usage(ctx, c1)
 	noError(t, err)
 	if before.Used < 25_000_000 || after.Used > 6_000_000 {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -50,7 +51,10 @@ type Pool struct {
 	mu       sync.Mutex
 	config   state.Config
 	features Features
-	users    map[string]int // how many use the mount at this path
+	users    map[string]int // how many use the mount in this slot
+	measured map[string]measurement
+	retired  map[string]chan struct{} // by content: closed when its last mount is gone
+	retiring sync.WaitGroup
 }
 
 // Open checks the pool's name, driver and configuration and returns the pool.
@@ -66,7 +70,7 @@ func Open(_ context.Context, cfg Config, pool state.Pool) (*Pool, error) {
 	p := &Pool{
 		name: pool.Name, driverName: pool.Driver, log: cfg.Log,
 		dir: filepath.Clean(cfg.Dir), disks: cfg.Disks,
-		config: maps.Clone(pool.Config), users: map[string]int{},
+		config: maps.Clone(pool.Config), users: map[string]int{}, measured: map[string]measurement{}, retired: map[string]chan struct{}{},
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -248,7 +252,7 @@ func (p *Pool) mountPoints() error {
 			return err
 		}
 	}
-	for _, name := range []string{dirInstance, dirOther, dirIDMaps} {
+	for _, name := range []string{dirInstance, dirOther, dirIDMaps, dirGone} {
 		if err := os.Mkdir(p.in(dirMounts, name), 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -302,7 +306,7 @@ func (p *Pool) mountLocked(ctx context.Context) error {
 func (p *Pool) recognize() error {
 	data, err := os.ReadFile(p.in(markerFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return state.Errorf(state.ErrUnavailable, "storage pool %s: %s holds no pool; is the right disk there?", p.name, p.setting("source"))
+		return state.Errorf(state.ErrUnavailable, "storage pool %s: %s holds no pool; is the right disk there?", p.name, cmp.Or(p.setting("source"), p.root))
 	}
 	if err != nil {
 		return p.fault(err, "mount")
@@ -333,6 +337,7 @@ func (p *Pool) unmountLocked(ctx context.Context) error {
 	if err := p.settle(); err != nil {
 		return p.fault(err, "unmount")
 	}
+	p.retiring.Wait()
 	inside, err := mount.Table(p.root)
 	if err != nil {
 		return p.fault(err, "unmount")
@@ -390,15 +395,19 @@ func (p *Pool) Delete(ctx context.Context) error {
 // mounted, and unmounts it.
 func (p *Pool) wipe(ctx context.Context) error {
 	p.ready.Store(false)
+	p.retiring.Wait()
 	inside, err := mount.Table(p.root)
 	if err != nil {
 		return err
 	}
-	for i := len(inside) - 1; i >= 0; i-- {
-		if inside[i].Path == p.root {
+	if err := p.own(); err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(inside) {
+		if m.Path == p.root {
 			continue
 		}
-		if err := p.unmountPath(ctx, inside[i].Path); err != nil {
+		if err := p.unmountPath(ctx, m.Path); err != nil {
 			return err
 		}
 	}
@@ -408,6 +417,23 @@ func (p *Pool) wipe(ctx context.Context) error {
 		}
 	}
 	return mount.Release(p.root)
+}
+
+// own refuses a directory in the pool's place that holds a pool of another
+// driver: deleting what was never created must not remove that.
+func (p *Pool) own() error {
+	data, err := os.ReadFile(p.in(markerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var m marker
+	if json.Unmarshal(data, &m) == nil && m.Driver != p.driverName {
+		return state.Errorf(state.ErrConflict, "storage pool %s: %s holds a pool of driver %s, not %s; move it away", p.name, p.root, m.Driver, p.driverName)
+	}
+	return nil
 }
 
 // empty removes the pool's directories and, last, its marker.

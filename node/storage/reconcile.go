@@ -53,6 +53,7 @@ func (p *Pool) reconcileMounts(ctx context.Context, known Known, report *Report)
 			keep[slot] = true
 		}
 	}
+	p.retiring.Wait()
 	inside, err := mount.Table(p.root)
 	if err != nil {
 		return err
@@ -93,15 +94,17 @@ func (p *Pool) reconcileLeftovers(ctx context.Context, _ Known, report *Report) 
 			report.Removed = append(report.Removed, fmt.Sprintf("%s/%s", folder, name))
 		}
 	}
-	mounts, err := subdirs(p.in(dirMounts, dirIDMaps))
-	if err != nil {
-		return err
-	}
-	for _, name := range mounts {
-		if err := unix.Rmdir(p.in(dirMounts, dirIDMaps, name)); err != nil && !errors.Is(err, unix.ENOENT) {
+	for _, folder := range []string{dirIDMaps, dirGone} {
+		names, err := subdirs(p.in(dirMounts, folder))
+		if err != nil {
 			return err
 		}
-		report.Removed = append(report.Removed, fmt.Sprintf("%s/%s", dirIDMaps, name))
+		for _, name := range names {
+			if err := unix.Rmdir(p.in(dirMounts, folder, name)); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+			report.Removed = append(report.Removed, fmt.Sprintf("%s/%s/%s", dirMounts, folder, name))
+		}
 	}
 	removed, err := p.drv.reconcile(ctx)
 	report.Removed = append(report.Removed, removed...)

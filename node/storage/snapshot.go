@@ -82,6 +82,7 @@ func (p *Pool) Restore(ctx context.Context, vol Volume) error {
 	if err := p.deriveVolume(ctx, vol, content); err != nil {
 		return p.fault(err, "restore %s", vol)
 	}
+	defer p.forget(vol)
 	if err := p.passQuota(ctx, p.content(live), content); err != nil {
 		return p.fault(err, "restore %s", vol)
 	}

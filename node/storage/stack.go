@@ -64,6 +64,9 @@ func (d *overlayDriver) turn(ctx context.Context, path string, c *chain) (*chain
 		return nil, err
 	}
 	if !blank {
+		if err := d.pool.rest(ctx, path); err != nil {
+			return nil, err
+		}
 		busy, err := d.busy(ctx, *c.Upper, 2*time.Second)
 		if err != nil {
 			return nil, err
@@ -96,7 +99,9 @@ func (d *overlayDriver) busy(ctx context.Context, l layer, patience time.Duratio
 	}
 	o := overlayMount{lowers: []string{at("lower")}, upper: at("upper"), work: filepath.Join(d.pool.in(dirLayers), l.ID, "work"), refuseBusy: true}
 	for deadline := time.Now().Add(patience); ; {
-		err := o.mount(d.pool.name, at("at"), 0)
+		// Read-only, because the end of an overlay that can be written to
+		// makes the kernel sync the whole file system below.
+		err := o.mount(d.pool.name, at("at"), unix.MS_RDONLY)
 		switch {
 		case err == nil:
 			return false, d.pool.unmountPath(context.WithoutCancel(ctx), at("at"))

@@ -283,6 +283,7 @@ func (p *Pool) Rename(ctx context.Context, vol Volume, name string) error {
 	if err := p.quiesce(ctx, vol); err != nil {
 		return err
 	}
+	defer p.forget(vol)
 	source, target := p.family(vol), p.family(to)
 	if vol.Snapshot != "" {
 		source, target = p.content(vol), p.content(to)
@@ -334,6 +335,7 @@ func (p *Pool) DeleteVolume(ctx context.Context, vol Volume) error {
 	if vol.Snapshot != "" {
 		path = p.content(vol)
 	}
+	defer p.forget(vol)
 	trash, err := p.bin(path)
 	if err != nil {
 		return p.fault(err, "delete %s", vol)
@@ -401,18 +403,6 @@ func (p *Pool) VolumeDir(vol Volume) (string, error) {
 	return p.content(vol), nil
 }
 
-// Usage returns the space that the volume takes.
-func (p *Pool) Usage(ctx context.Context, vol Volume) (Usage, error) {
-	if err := cmp.Or(p.usable(), vol.check()); err != nil {
-		return Usage{}, err
-	}
-	if err := p.need(vol); err != nil {
-		return Usage{}, err
-	}
-	usage, err := p.drv.usage(ctx, p.content(vol))
-	return usage, p.fault(err, "measure %s", vol)
-}
-
 // SetQuota limits the volume to this many bytes; zero lifts the limit. It is
 // ErrInvalid where the pool cannot limit volumes; the error names a driver
 // that can.
@@ -436,5 +426,6 @@ func (p *Pool) SetQuota(ctx context.Context, vol Volume, bytes int64) error {
 	if err := p.need(vol); err != nil {
 		return err
 	}
+	defer p.forget(vol)
 	return p.fault(p.drv.setQuota(ctx, p.content(vol), bytes), "limit %s", vol)
 }

@@ -77,7 +77,8 @@ func (c *copier) dir(from, to int, st *unix.Stat_t, path string) error {
 		return err
 	}
 	names, err := list(from)
-	if err != nil {
+	if err != nil && (!c.opts.Live || !errors.Is(err, fs.ErrNotExist)) {
+		// A directory that was just removed is empty.
 		return fmt.Errorf("list %q: %w", path, err)
 	}
 	for _, name := range names {
@@ -335,7 +336,7 @@ func size(ctx context.Context, dir int, seen map[inode]bool) (int64, error) {
 		return 0, err
 	}
 	names, err := list(dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // just removed
 		return 0, err
 	}
 	var total int64
