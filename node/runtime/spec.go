@@ -114,7 +114,8 @@ type Device struct {
 type Seccomp struct {
 	// NoDefault leaves the default list out.
 	NoDefault bool
-	// DenyCompat refuses system calls of other architectures (32 bit on 64).
+	// DenyCompat refuses the system calls that only programs of the processor's
+	// 32-bit architecture make.
 	DenyCompat bool
 	// Deny adds system calls by name, each answered with EPERM.
 	Deny []string

@@ -219,7 +219,7 @@ func (n NIC) Validate() error {
 	if n.MTU < 0 || n.MTU > 65535 {
 		return state.Errorf(state.ErrInvalid, "interface %s: mtu %d: want 68 to 65535", n.Name, n.MTU)
 	}
-	for _, address := range append(n.HostAddresses[:len(n.HostAddresses):len(n.HostAddresses)], n.Addresses...) {
+	for _, address := range slices.Concat(n.HostAddresses, n.Addresses) {
 		if _, err := netip.ParsePrefix(address); err != nil {
 			return state.Errorf(state.ErrInvalid, "interface %s: address %q: want an address with its prefix length", n.Name, address)
 		}

@@ -114,7 +114,8 @@ func (r *Runtime) killMember(pid int, id string) error {
 	defer func() { _ = p.close() }()
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil || !strings.Contains(string(groups), "/"+r.prefix+"/"+id+"/") {
-		return nil //nolint:nilerr // A process that has gone is in no group.
+		// A process that has gone is in no group.
+		return nil
 	}
 	return p.signal(unix.SIGKILL)
 }

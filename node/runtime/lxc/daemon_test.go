@@ -215,7 +215,12 @@ func TestMonitorIsKilled(t *testing.T) {
 	events := make(chan runtime.Event, 10)
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx, func(e runtime.Event) { events <- e }) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	}()
 	if err := syscall.Kill(info.MonitorPID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

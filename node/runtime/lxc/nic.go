@@ -199,7 +199,8 @@ func removeNIC(c *container, nic runtime.NIC) error {
 	defer func() { _ = namespace.Close() }()
 	link, err := inside.LinkByName(nic.Name)
 	if err != nil {
-		return nil //nolint:nilerr // It is not there any more.
+		// It is not there any more.
+		return nil
 	}
 	if nic.Kind == runtime.NICMacvlan {
 		return inside.LinkDel(link)
@@ -214,6 +215,6 @@ func removeNIC(c *container, nic runtime.NIC) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(own) //nolint:errcheck // Nothing was written.
+	defer func() { _ = unix.Close(own) }()
 	return inside.LinkSetNsFd(link, own)
 }

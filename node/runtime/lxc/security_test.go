@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -371,14 +370,4 @@ func TestFailedStarts(t *testing.T) {
 			wantNothingLeft(t, r, tc.spec.ID)
 		})
 	}
-}
-
-// The test of a command of the host, for what Go has no call for.
-func sh(t testing.TB, script string) string {
-	t.Helper()
-	out, err := exec.Command("sh", "-c", script).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", script, err, out)
-	}
-	return string(out)
 }

@@ -172,8 +172,7 @@ func readUntil(t testing.TB, from io.ReadCloser, seen *bytes.Buffer, text string
 		}
 	case <-time.After(patience):
 		_ = from.Close()
-		<-found
-		t.Fatalf("waited for %q in vain, read %q", text, seen)
+		t.Fatalf("waited for %q in vain, read %q, %v", text, seen, <-found)
 	}
 }
 

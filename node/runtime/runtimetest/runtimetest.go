@@ -204,8 +204,10 @@ func testBadSpecs(t *testing.T, h Harness) {
 		"a negative limit":            func(s *runtime.Spec) { s.Limits.Memory.Limit = -1 },
 		"processors that are no list": func(s *runtime.Spec) { s.Limits.CPU.Set = "0;1" },
 		"a proxy of a host name": func(s *runtime.Spec) {
-			s.Proxies = []runtime.Proxy{{Name: "p", Listen: []runtime.Endpoint{{Network: "tcp", Address: "localhost:80"}},
-				Connect: []runtime.Endpoint{{Network: "tcp", Address: "127.0.0.1:80"}}}}
+			s.Proxies = []runtime.Proxy{{
+				Name: "p", Listen: []runtime.Endpoint{{Network: "tcp", Address: "localhost:80"}},
+				Connect: []runtime.Endpoint{{Network: "tcp", Address: "127.0.0.1:80"}},
+			}}
 		},
 	} {
 		bad := good

@@ -95,7 +95,7 @@ func parseMount(line string, readFile func(string) ([]byte, error)) (Hierarchy, 
 		}
 		return h, true
 	case "cgroup":
-		for _, option := range strings.Split(rest[2], ",") {
+		for option := range strings.SplitSeq(rest[2], ",") {
 			switch option {
 			case "rw", "ro", "relatime", "xattr", "noprefix", "clone_children", "cpuset_v2_mode":
 			default:

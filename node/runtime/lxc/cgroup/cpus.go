@@ -13,7 +13,7 @@ import (
 // ParseCPUs reads a list of processors, "0-1,3".
 func ParseCPUs(list string) ([]int, error) {
 	var cpus []int
-	for _, part := range strings.Split(strings.TrimSpace(list), ",") {
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
 		if part == "" {
 			continue
 		}

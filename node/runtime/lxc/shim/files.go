@@ -92,7 +92,7 @@ func open(path string, want sftp.FileOpenFlags) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer unix.Close(fd) //nolint:errcheck // An O_PATH descriptor has nothing to lose.
+	defer func() { _ = unix.Close(fd) }()
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}

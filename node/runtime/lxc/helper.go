@@ -29,8 +29,8 @@ func socketPair(kind int) (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "daemon"), os.NewFile(uintptr(fds[1]), "shim"), nil
 }
 
-// next reads one answer with its descriptors. No more answers is io.EOF-like:
-// empty text and no error.
+// next reads one answer with its descriptors. Empty text means that there are no
+// more.
 func (a answers) next() (text string, files []*os.File, err error) {
 	conn, err := a.file.SyscallConn()
 	if err != nil {
@@ -106,7 +106,8 @@ func startHelper(ctx context.Context, path string, args []string, stdio [3]*os.F
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(path, args...) //nolint:noctx // It outlives the call; release ends the context's say.
+	// Not the context's: it outlives the call.
+	cmd := exec.Command(path, args...)
 	cmd.Args[0] = "muster-shim"
 	cmd.Dir = "/"
 	cmd.Env = []string{}
@@ -133,14 +134,14 @@ func startHelper(ctx context.Context, path string, args []string, stdio [3]*os.F
 	return &helper{cmd: cmd, answers: answers{ours}}, func() { stop() }, nil
 }
 
-// give_up ends a helper that is of no use.
+// giveUp ends a helper that is of no use.
 func (h *helper) giveUp() {
 	_ = h.cmd.Process.Kill()
 	_ = h.cmd.Wait()
 	_ = h.answers.file.Close()
 }
 
-// requestFile is Memfd for a request that was built.
+// requestFile returns a request as a file to pass on, which the caller closes.
 func requestFile(build func(*wire.Request) error) (*os.File, error) {
 	var request wire.Request
 	if err := build(&request); err != nil {
