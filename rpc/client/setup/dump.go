@@ -3,6 +3,8 @@ package setup
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
 
 	"muster/rpc/client"
 	"muster/rpc/client/yamldoc"
@@ -38,6 +40,7 @@ func Dump(ctx context.Context, c *client.Client) ([]byte, error) {
 		return nil, err
 	}
 	for _, pool := range pools {
+		pool.Config = lasting(pool.Config)
 		seed.StoragePools = append(seed.StoragePools, api.StoragePoolsPost{
 			Name: pool.Name, Driver: pool.Driver, StoragePoolPut: pool.StoragePoolPut,
 		})
@@ -64,6 +67,7 @@ func (s *Seed) dumpProject(ctx context.Context, c *client.Client, project api.Pr
 		}
 		for _, network := range networks {
 			if network.Managed {
+				network.Config = lasting(network.Config)
 				post := api.NetworksPost{Name: network.Name, Type: network.Type, NetworkPut: network.NetworkPut}
 				s.Networks = append(s.Networks, SeedNetwork{NetworksPost: post, Project: project.Name})
 			}
@@ -80,4 +84,11 @@ func (s *Seed) dumpProject(ctx context.Context, c *client.Client, project api.Pr
 		}
 	}
 	return nil
+}
+
+// lasting leaves out what the server found out by itself and would again.
+func lasting(config map[string]string) map[string]string {
+	kept := cloned(config)
+	maps.DeleteFunc(kept, func(key, _ string) bool { return strings.HasPrefix(key, "volatile.") })
+	return kept
 }

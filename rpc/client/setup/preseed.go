@@ -131,7 +131,7 @@ func (p *planter) projects(ctx context.Context, s Seed) error {
 				p.undo.add(func(ctx context.Context) error { return p.c.DeleteProject(ctx, name) })
 			}
 		case err == nil:
-			before := clonePut(old.Config)
+			before := cloned(old.Config)
 			put := api.ProjectPut{Config: overlay(old.Config, post.Config), Description: orDefault(post.Description, old.Description)}
 			if maps.Equal(put.Config, before) && put.Description == old.Description {
 				continue
@@ -216,13 +216,13 @@ func (p *planter) in(project string) *client.Client {
 
 // overlay returns the keys of over laid on those of under.
 func overlay(under, over map[string]string) map[string]string {
-	all := clonePut(under)
+	all := cloned(under)
 	maps.Copy(all, over)
 	return all
 }
 
-// clonePut is maps.Clone that never returns nil.
-func clonePut(m map[string]string) map[string]string {
+// cloned is maps.Clone that never returns nil.
+func cloned(m map[string]string) map[string]string {
 	all := make(map[string]string, len(m))
 	maps.Copy(all, m)
 	return all
