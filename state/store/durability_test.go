@@ -58,7 +58,7 @@ func TestDamageIsRefused(t *testing.T) {
 	running := t.TempDir()
 	s := open(t, running)
 	populate(t, s)
-	for n := range 600 { // enough for a snapshot
+	for n := range 300 { // enough for a snapshot
 		must(t, s, SetSettings{Cluster: map[string]string{"n": fmt.Sprint(n)}})
 	}
 	want := s.View().Revision()
