@@ -1,6 +1,7 @@
 package lxc_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"muster/node/runtime"
 	"muster/node/runtime/lxc"
+	"muster/node/runtime/runtimetest"
 )
 
 var names atomic.Int32
@@ -123,5 +125,54 @@ func TestTwoDaemons(t *testing.T) {
 	}
 	if len(groups(t, b, "c1")) == 0 {
 		t.Error("the other container has lost its control groups")
+	}
+}
+
+// A daemon that lives long does not collect descriptors.
+func TestNoDescriptorsAreLeft(t *testing.T) {
+	r := open(t)
+	s, p := spec(t, "u1"), privileged(t, "p1")
+	round := func() {
+		for _, s := range []runtime.Spec{s, p} {
+			start(t, r, s)
+			runtimetest.Sh(t, r, s.ID, "true")
+			command, err := r.Exec(t.Context(), s.ID, runtime.ExecSpec{Command: []string{"true"}, Interactive: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			console, err := r.Console(t.Context(), s.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files, err := r.Files(t.Context(), s.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = r.Interfaces(t.Context(), s.ID)
+			err = errors.Join(err,
+				r.AddMount(t.Context(), s.ID, runtime.Mount{Source: "/tmp", Path: "/mnt", Shift: true}),
+				r.AddNIC(t.Context(), s.ID, runtime.NIC{Name: "x", Kind: runtime.NICVeth, HostName: hostName()}),
+				r.SetLimits(t.Context(), s.ID, runtime.Limits{Processes: 100}),
+				command.Close(), console.Close(), files.Close(),
+				r.Stop(t.Context(), s.ID, runtime.Stop{Force: true}))
+			if _, again := r.Exec(t.Context(), s.ID, runtime.ExecSpec{Command: []string{"true"}}); again == nil || err != nil {
+				t.Fatalf("the round: %v; a command in a stopped container: %v", err, again)
+			}
+		}
+	}
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	round() // makes what is kept, such as the sealed shim
+	before := count()
+	for range 3 {
+		round()
+	}
+	if after := count(); after > before {
+		t.Errorf("%d descriptors after three rounds; want %d as after the first", after, before)
 	}
 }
