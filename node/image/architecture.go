@@ -1,6 +1,10 @@
 package image
 
-import "muster/state"
+import (
+	"slices"
+
+	"muster/state"
+)
 
 // kernelNames are the architectures that containers run on, as uname -m says
 // them, each with the names that Debian, Go, Alpine and others have for it.
@@ -29,10 +33,8 @@ var kernelNames = map[string][]string{
 // comes back as it is, and Metadata.Validate refuses it.
 func KernelArchitecture(name string) string {
 	for kernel, others := range kernelNames {
-		for _, other := range others {
-			if other == name {
-				return kernel
-			}
+		if slices.Contains(others, name) {
+			return kernel
 		}
 	}
 	return name

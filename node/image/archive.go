@@ -120,7 +120,7 @@ type explained struct {
 
 func (e explained) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = e.w.unreadable(err)
 	}
 	return n, err

@@ -133,7 +133,7 @@ func (im *importing) receive(ctx context.Context, part Part) error {
 
 	head := make([]byte, sniffed)
 	n, err := io.ReadFull(part.Body, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && err != io.EOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return brokenOff(im.received, err)
 	}
 	if head = head[:n]; n == 0 {

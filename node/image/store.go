@@ -187,7 +187,7 @@ func (s *Store) openFile(fingerprint, suffix string) (File, error) {
 	}
 	head := make([]byte, sniffed)
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		_ = f.Close()
 		return File{}, err
 	}

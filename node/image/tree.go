@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,7 +101,7 @@ func (t *tree) add(e entry, body io.Reader) error {
 		err = t.file(it, body)
 	}
 	if err != nil && state.Kind(err) == nil {
-		err = noRoom(fmt.Errorf("entry %s: %w", shown(e.Header.Name), err))
+		err = noRoom(fmt.Errorf("entry %s: %w", shown(e.Name), err))
 	}
 	return err
 }
@@ -278,7 +279,7 @@ func (t *tree) content(fd int, body io.Reader) error {
 		if n > 0 {
 			t.wrote(int64(n))
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -348,8 +349,8 @@ func (t *tree) forget(name string) {
 // finish dresses the directories, the deepest first.
 func (t *tree) finish() error {
 	t.leave()
-	for i := len(t.dirs) - 1; i >= 0; i-- {
-		it := t.dirs[i]
+	for _, it := range slices.Backward(t.dirs) {
+
 		if it.name == "" {
 			continue
 		}

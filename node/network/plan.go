@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -34,9 +35,7 @@ type plan struct {
 // otherwise.
 func FillDefaults(config state.Config) (state.Config, error) {
 	filled := state.Config{}
-	for key, value := range config {
-		filled[key] = value
-	}
+	maps.Copy(filled, config)
 	if filled["ipv4.address"] == "" || filled["ipv4.address"] == "auto" {
 		subnet, err := AutoSubnet()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -51,9 +52,7 @@ func (m *Member) Request(ctx context.Context, method, path string, body any, hea
 	if _, raw := body.(io.Reader); body != nil && !raw {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	for key, values := range header {
-		request.Header[key] = values
-	}
+	maps.Copy(request.Header, header)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", m.Socket())
 	}}

@@ -62,6 +62,7 @@ type (
 )
 
 func (n both) match(object map[string]any) bool { return n.left.match(object) && n.right.match(object) }
+
 func (n either) match(object map[string]any) bool {
 	return n.left.match(object) || n.right.match(object)
 }
