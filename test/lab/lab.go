@@ -251,11 +251,11 @@ func (m *Member) destroy() {
 		m.t.Errorf("musterd shutdown: %v\n%s", err, out)
 	}
 	select {
-	case <-m.done:
+	case <-m.done: //nolint:errcheck // how it ended is told by shutdown
 	case <-time.After(60 * time.Second):
 		m.t.Errorf("the daemon did not end within 60 s of shutdown")
 		_ = m.daemon.Process.Kill()
-		<-m.done
+		<-m.done //nolint:errcheck // it was killed, and is reported
 	}
 	_ = m.log.Close()
 	for _, left := range Leftovers(m.Dir) {
