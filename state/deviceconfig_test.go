@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -115,8 +116,13 @@ func TestDevicesThatClash(t *testing.T) {
 // Whatever is accepted stays within the instance and on one line.
 func FuzzDevices(f *testing.F) {
 	for _, seed := range [][3]string{
-		{"disk", "path", "/mnt/../x"}, {"disk", "source", "a\nb"}, {"nic", "ipv6.address", "fe80::1%\n"},
-		{"proxy", "listen", "tcp:[::1]:1-2,3"}, {"proxy", "connect", "unix:@"}, {"unix-char", "mode", "7777"}, {"none", "user.a", "b"},
+		{"disk", "path", "/mnt/../x"},
+		{"disk", "source", "a\nb"},
+		{"nic", "ipv6.address", "fe80::1%\n"},
+		{"proxy", "listen", "tcp:[::1]:1-2,3"},
+		{"proxy", "connect", "unix:@"},
+		{"unix-char", "mode", "7777"},
+		{"none", "user.a", "b"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}
@@ -128,9 +134,7 @@ func FuzzDevices(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind, option, value string) {
 		device := map[string]string{"type": kind}
-		for key, value := range complete[kind] {
-			device[key] = value
-		}
+		maps.Copy(device, complete[kind])
 		device[option] = value
 		err := ValidateDevices(Devices{"d": device}, false)
 		switch {

@@ -24,7 +24,7 @@ func TestInstanceConfig(t *testing.T) {
 		}, "<nil>"},
 		"unset keys":                             {Config{"limits.cpu": "", "boot.autostart": ""}, "<nil>"},
 		"a misspelt key":                         {Config{"limits.memori": "1GiB"}, `unknown config key "limits.memori": did you mean "limits.memory"?`},
-		"a misspelt family of keys":              {Config{"enviroment.LANG": "C"}, `unknown config key "enviroment.LANG": did you mean "environment.LANG"?`},
+		"a misspelt family of keys":              {Config{"environmet.LANG": "C"}, `unknown config key "environmet.LANG": did you mean "environment.LANG"?`},
 		"a misspelt kernel limit":                {Config{"limits.kernel.nofiles": "1"}, `unknown config key "limits.kernel.nofiles": did you mean "limits.kernel.nofile"?`},
 		"a key like no other":                    {Config{"zzzzzzzzzz": "1"}, `unknown config key "zzzzzzzzzz"`},
 		"a family without a member":              {Config{"user.": "1"}, `unknown config key "user."`},
@@ -121,8 +121,14 @@ func TestSuggestions(t *testing.T) {
 // and every refusal is a plain sentence.
 func FuzzInstanceConfig(f *testing.F) {
 	for _, seed := range [][2]string{
-		{"limits.memory", "1GiB"}, {"environment.A", "b\nc"}, {"linux.sysctl.a", "\r"}, {"raw.lxc", "a\nb"},
-		{"snapshots.expiry", "9999999y"}, {"limits.kernel.nofile", "1:"}, {"snapshots.pattern", "%"}, {"user.\x00", ""},
+		{"limits.memory", "1GiB"},
+		{"environment.A", "b\nc"},
+		{"linux.sysctl.a", "\r"},
+		{"raw.lxc", "a\nb"},
+		{"snapshots.expiry", "9999999y"},
+		{"limits.kernel.nofile", "1:"},
+		{"snapshots.pattern", "%"},
+		{"user.\x00", ""},
 	} {
 		f.Add(seed[0], seed[1])
 	}

@@ -105,7 +105,7 @@ func validateSubnet(config Config, family string, subnet netip.Prefix) error {
 	switch {
 	case family == "ipv4" && dhcp && subnet.Bits() > 30:
 		return Errorf(ErrInvalid, "network key %q: %s has no addresses to hand out; use a larger subnet or set ipv4.dhcp to false", key, subnet)
-	case family == "ipv6" && !(stateful && dhcp) && subnet.Bits() != 64:
+	case family == "ipv6" && (!stateful || !dhcp) && subnet.Bits() != 64:
 		// RFC 4862: guests make their addresses of 64 bits of their own.
 		return Errorf(ErrInvalid, "network key %q: %s is not a /64, in which guests make their own addresses; use one or set ipv6.dhcp.stateful", key, subnet)
 	case family == "ipv6" && (subnet.Bits() < 64 || subnet.Bits() > 126):

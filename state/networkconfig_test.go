@@ -58,8 +58,14 @@ func TestNetworkConfig(t *testing.T) {
 // begin another line, nor another option on its own.
 func FuzzNetworkConfig(f *testing.F) {
 	for _, seed := range [][2]string{
-		{"ipv4.address", "10.0.0.1/24"}, {"ipv6.address", "fd42::1/64"}, {"ipv6.dhcp.ranges", "fd42::1%\n-fd42::2"},
-		{"ipv4.dhcp.expiry", "1h\nx"}, {"dns.domain", "a\nb"}, {"dns.search", "a,b"}, {"ipv4.routes", "10.0.0.0/8"}, {"bridge.external_interfaces", "a, b"},
+		{"ipv4.address", "10.0.0.1/24"},
+		{"ipv6.address", "fd42::1/64"},
+		{"ipv6.dhcp.ranges", "fd42::1%\n-fd42::2"},
+		{"ipv4.dhcp.expiry", "1h\nx"},
+		{"dns.domain", "a\nb"},
+		{"dns.search", "a,b"},
+		{"ipv4.routes", "10.0.0.0/8"},
+		{"bridge.external_interfaces", "a, b"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
