@@ -24,7 +24,7 @@ func TestInstanceConfig(t *testing.T) {
 		}, "<nil>"},
 		"unset keys":                             {Config{"limits.cpu": "", "boot.autostart": ""}, "<nil>"},
 		"a misspelt key":                         {Config{"limits.memori": "1GiB"}, `unknown config key "limits.memori": did you mean "limits.memory"?`},
-		"a misspelt family of keys":              {Config{"environmet.LANG": "C"}, `unknown config key "environmet.LANG": did you mean "environment.LANG"?`},
+		"a misspelt family of keys":              {Config{"environmet.LANG": "C"}, `unknown config key "environmet.LANG": did you mean "environment.LANG"?`}, //nolint:misspell // misspelt on purpose
 		"a misspelt kernel limit":                {Config{"limits.kernel.nofiles": "1"}, `unknown config key "limits.kernel.nofiles": did you mean "limits.kernel.nofile"?`},
 		"a key like no other":                    {Config{"zzzzzzzzzz": "1"}, `unknown config key "zzzzzzzzzz"`},
 		"a family without a member":              {Config{"user.": "1"}, `unknown config key "user."`},
