@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -189,11 +191,21 @@ func (d *btrfsDriver) provision(ctx context.Context) (state.Config, error) {
 			return nil, err
 		}
 	}
-	out, err := exec.CommandContext(ctx, "mkfs.btrfs", "--quiet", "--label", "muster-"+short(p.name), "--", d.source()).CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("mkfs.btrfs %s: %w: %s", d.source(), err, strings.TrimSpace(string(out)))
+	return config, d.format(ctx)
+}
+
+func (d *btrfsDriver) format(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "mkfs.btrfs", "--quiet", "--label", "muster-"+short(d.pool.name), "--", d.source())
+	// It must not outlive a daemon that is killed: the next one would undo
+	// and repeat the creation under its hands. The signal is tied to the
+	// thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mkfs.btrfs %s: %w: %s", d.source(), err, strings.TrimSpace(string(out)))
 	}
-	return config, nil
+	return nil
 }
 
 // short fits a name into a label of btrfs.
