@@ -1,6 +1,8 @@
 package image
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
+	"unicode"
+	"unicode/utf8"
 
 	"muster/state"
 )
@@ -102,18 +104,19 @@ func (m Metadata) Validate() error {
 			return invalid("%s is %d; want seconds since 1970", name, date)
 		}
 	}
-	for key := range m.Properties {
-		if key == "" {
-			return invalid("a property has no name")
-		}
+	if err := checkTexts(m.Properties); err != nil {
+		return invalid("property %w", err)
 	}
 	for _, target := range slices.Sorted(maps.Keys(m.Templates)) {
 		t := m.Templates[target]
 		switch {
-		case !path.IsAbs(target) || path.Clean(target) != target || target == "/" || strings.ContainsRune(target, 0) || len(target) > maxName:
+		case !path.IsAbs(target) || path.Clean(target) != target || target == "/" || !isText(target) || len(target) > maxName:
 			return invalid("template path %s: want an absolute path of a file, without \"..\" or doubled slashes", shown(target))
-		case t.Template == "" || !fs.ValidPath(t.Template) || t.Template == "." || strings.ContainsRune(t.Template, 0) || len(t.Template) > maxName:
+		case t.Template == "" || !fs.ValidPath(t.Template) || t.Template == "." || !isText(t.Template) || len(t.Template) > maxName:
 			return invalid("template %s: want the name of a file in templates/, not %s", shown(target), shown(t.Template))
+		}
+		if err := checkTexts(t.Properties); err != nil {
+			return invalid("template %s: property %w", shown(target), err)
 		}
 		for _, when := range t.When {
 			switch when {
@@ -126,19 +129,69 @@ func (m Metadata) Validate() error {
 	return nil
 }
 
+// checkTexts refuses keys and values that no metadata.yaml can hold.
+func checkTexts(texts map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(texts)) {
+		if key == "" || !isText(key) || !isText(texts[key]) {
+			return fmt.Errorf("%s: want a name and a value that are text", shown(key))
+		}
+	}
+	return nil
+}
+
+// isText reports whether s is UTF-8 without control characters but line breaks
+// and tabs.
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' })
+}
+
 // Encode returns m as a metadata.yaml; equal metadata give equal bytes.
+//
+// Every text is quoted: then no reader takes the release 22.10 for a number.
 func (m Metadata) Encode() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	data, err := yaml.Marshal(m)
+	var out bytes.Buffer
+	texts := func(indent, name string, values map[string]string) {
+		if len(values) == 0 {
+			return
+		}
+		fmt.Fprintf(&out, "%s%s:\n", indent, name)
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			fmt.Fprintf(&out, "%s  %s: %s\n", indent, quoted(key), quoted(values[key]))
+		}
+	}
+	fmt.Fprintf(&out, "architecture: %s\ncreation_date: %d\n", quoted(m.Architecture), m.CreationDate)
+	if m.ExpiryDate != 0 {
+		fmt.Fprintf(&out, "expiry_date: %d\n", m.ExpiryDate)
+	}
+	texts("", "properties", m.Properties)
+	if len(m.Templates) > 0 {
+		out.WriteString("templates:\n")
+	}
+	for _, target := range slices.Sorted(maps.Keys(m.Templates)) {
+		t := m.Templates[target]
+		fmt.Fprintf(&out, "  %s:\n    when: [", quoted(target))
+		for i, when := range t.When {
+			out.WriteString([]string{"", ", "}[min(i, 1)] + string(when))
+		}
+		fmt.Fprintf(&out, "]\n    create_only: %t\n    template: %s\n", t.CreateOnly, quoted(t.Template))
+		texts("    ", "properties", t.Properties)
+	}
+	if out.Len() > MaxMetadata {
+		return nil, state.Errorf(state.ErrInvalid, "image metadata have %d bytes; at most %d are allowed", out.Len(), MaxMetadata)
+	}
+	return out.Bytes(), nil
+}
+
+// quoted is a text in YAML's double quotes, whose escapes are JSON's.
+func quoted(text string) string {
+	encoded, err := json.Marshal(text)
 	if err != nil {
-		return nil, fmt.Errorf("encode metadata.yaml: %w", err)
+		panic(err) // a string can always be encoded
 	}
-	if len(data) > MaxMetadata {
-		return nil, state.Errorf(state.ErrInvalid, "image metadata have %d bytes; at most %d are allowed", len(data), MaxMetadata)
-	}
-	return data, nil
+	return string(encoded)
 }
 
 func (m Metadata) info() Info {

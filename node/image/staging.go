@@ -55,17 +55,12 @@ func (st *stage) create(role Role) (*os.File, error) {
 }
 
 // commit makes the staged files, which are synced, the files of an image. The
-// first file is renamed last: it makes the image.
+// first file is renamed last: it makes the image. The same fingerprint always
+// comes in the same layout: no metadata file holds a root file system, so what is
+// split cannot be a unified image too.
 func (st *stage) commit(fingerprint string, split bool) error {
 	s := st.store
 	defer s.lock(fingerprint)()
-	if s.Has(fingerprint) {
-		_, err := os.Lstat(s.path(fingerprint) + rootFSSuffix)
-		if stored := err == nil; stored != split {
-			// The same bytes, cut in two elsewhere: possible only by intent.
-			return state.Errorf(state.ErrConflict, "image %s is stored in another layout (unified or split): delete it first", short(fingerprint))
-		}
-	}
 	renames := []struct{ from, to string }{{string(RoleUnified), fingerprint}}
 	if split {
 		renames = []struct{ from, to string }{{string(RoleRootFS), fingerprint + rootFSSuffix}, {string(RoleMetadata), fingerprint}}

@@ -29,9 +29,12 @@ func ParseMetadata(data []byte) (Metadata, error) {
 	return m, m.Validate()
 }
 
-// maxFlow bounds how many lists and maps a metadata.yaml may open in brackets:
-// the parser takes time that grows with the square of their depth.
+// The parser takes time that grows with the square of how deep lists and maps lie
+// in each other: maxFlow bounds those in brackets, deepList is what no list of
+// lists may look like.
 const maxFlow = 1000
+
+var deepList = []byte(strings.Repeat("- ", 50))
 
 func parseMetadata(data []byte) (m Metadata, err error) {
 	if len(data) > MaxMetadata {
@@ -42,6 +45,9 @@ func parseMetadata(data []byte) (m Metadata, err error) {
 	}
 	if bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > maxFlow {
 		return m, state.Errorf(state.ErrInvalid, "metadata.yaml holds more than %d lists and maps in brackets", maxFlow)
+	}
+	if bytes.Contains(data, deepList) {
+		return m, state.Errorf(state.ErrInvalid, "metadata.yaml holds lists too deep in each other")
 	}
 	// The parser is not ours and its input is anybody's.
 	defer func() {
@@ -54,7 +60,10 @@ func parseMetadata(data []byte) (m Metadata, err error) {
 		first, _, _ := strings.Cut(parseErr.Error(), "\n")
 		return m, state.Errorf(state.ErrInvalid, "metadata.yaml is not valid YAML: %s", first)
 	}
-	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
+	if len(file.Docs) == 1 && file.Docs[0].Body == nil {
+		return m, nil
+	}
+	if len(file.Docs) != 1 {
 		return m, state.Errorf(state.ErrInvalid, "metadata.yaml holds %d documents; want one", len(file.Docs))
 	}
 	d := &yamlReader{}

@@ -41,16 +41,33 @@ func (n *Networks) startDnsmasq(ctx context.Context, p *plan) error {
 	if err != nil {
 		return state.Errorf(state.ErrConflict, "dnsmasq is not installed: \"apt-get install dnsmasq-base\", or set ipv4.address and ipv6.address to none")
 	}
-	// Dnsmasq puts itself into the background once it is ready, and so returns.
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "--conf-file="+path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if out, err := cmd.CombinedOutput(); err != nil {
+	for tries := 0; ; tries++ {
+		// Dnsmasq puts itself into the background once it is ready, and so returns.
+		cmd := exec.CommandContext(ctx, program, "--conf-file="+path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		// One that was killed keeps its sockets for a moment after its process can no
+		// longer be told from others.
+		if cmd.ProcessState.ExitCode() == exitNetwork && tries < addressTries && ctx.Err() == nil {
+			time.Sleep(addressPause)
+			continue
+		}
 		return state.Errorf(state.ErrConflict, "start dnsmasq: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return nil
 }
+
+// Dnsmasq ends so when it can't have its addresses (dnsmasq(8), EXIT CODES), and is
+// then tried again so often.
+const (
+	exitNetwork  = 2
+	addressTries = 10
+	addressPause = 50 * time.Millisecond
+)
 
 // dnsmasqConfig is the server's configuration file.
 func (n *Networks) dnsmasqConfig(p *plan) []byte {

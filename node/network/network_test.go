@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -65,7 +66,7 @@ func open(t *testing.T) *Networks {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	n, err := New(Config{Dir: filepath.Join(dir, "networks")})
+	n, err := New(Config{Dir: filepath.Join(dir, "networks"), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func (d *btrfsDriver) checkDir() error {
 
 // checkDevice refuses a device that is in use or has something on it.
 func (d *btrfsDriver) checkDevice() error {
-	dev, err := unix.Open(d.source(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	dev, err := openExclusively(d.source())
 	if errors.Is(err, unix.EBUSY) {
 		return state.Errorf(state.ErrInvalid, "storage pool %s: device %s is in use", d.pool.name, d.source())
 	}
@@ -123,6 +123,19 @@ func (d *btrfsDriver) checkDevice() error {
 		return state.Errorf(state.ErrInvalid, "storage pool %s: device %s has data on it; if nobody needs that, clear it with wipefs -a and zero its first MiB", d.pool.name, d.source())
 	}
 	return nil
+}
+
+// openExclusively opens a device that nobody uses. One that has just been unmounted
+// is in use for a moment longer when a process started meanwhile had copied the
+// mounts.
+func openExclusively(device string) (int, error) {
+	for tries := 0; ; tries++ {
+		dev, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EBUSY) || tries == 10 {
+			return dev, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 func (d *btrfsDriver) checkLoop() error {

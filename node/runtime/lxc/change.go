@@ -65,7 +65,7 @@ func (r *Runtime) AddNIC(ctx context.Context, id string, nic runtime.NIC) error 
 	return r.change(ctx, id, func(spec *runtime.Spec) error {
 		spec.NICs = append(spec.NICs, nic)
 		return nil
-	}, func(c *container, _ runtime.Spec) error { return addNIC(c, nic) })
+	}, func(c *container, _ runtime.Spec) error { return addNIC(ctx, c, nic) })
 }
 
 // RemoveNIC implements runtime.Runtime.
@@ -79,7 +79,7 @@ func (r *Runtime) RemoveNIC(ctx context.Context, id, name string) error {
 		nic = spec.NICs[at]
 		spec.NICs = slices.Delete(spec.NICs, at, at+1)
 		return nil
-	}, func(c *container, _ runtime.Spec) error { return removeNIC(c, nic) })
+	}, func(c *container, _ runtime.Spec) error { return removeNIC(ctx, c, nic) })
 }
 
 // AddMount implements runtime.Runtime.

@@ -52,6 +52,13 @@ func (r *Runtime) cleanup(ctx context.Context, id string) error {
 			if err := removeHostEnd(nic); err != nil {
 				return err
 			}
+			if nic.Kind != runtime.NICPhys {
+				continue
+			}
+			// One that was pulled out meanwhile is no reason to keep the rest.
+			if err := bringBack(ctx, nic); err != nil {
+				r.log.Warn("a physical interface is missing", "container", id, "interface", nic.Parent, "err", err)
+			}
 		}
 	}
 	if err := os.RemoveAll(r.nodes(id)); err != nil {
@@ -60,6 +67,10 @@ func (r *Runtime) cleanup(ctx context.Context, id string) error {
 	// liblxc's lock file, which it never removes itself.
 	lock := filepath.Join(r.liblxcLocks(), "."+id)
 	if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// What it had is gone now, and need not be looked for again.
+	if err := os.Remove(filepath.Join(r.run(id), specFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil

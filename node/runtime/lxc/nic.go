@@ -1,6 +1,7 @@
 package lxc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -13,7 +14,7 @@ import (
 )
 
 // addNIC makes an interface and moves it into a running container.
-func addNIC(c *container, nic runtime.NIC) error {
+func addNIC(ctx context.Context, c *container, nic runtime.NIC) error {
 	inside, namespace, err := inNetwork(c)
 	if err != nil {
 		return fmt.Errorf("enter the container's network: %w", err)
@@ -35,13 +36,15 @@ func addNIC(c *container, nic runtime.NIC) error {
 	case runtime.NICMacvlan:
 		err = addMacvlan(nic, mac, int(namespace))
 	case runtime.NICPhys:
-		err = movePhys(nic, mac, int(namespace))
+		if err = markPhys(nic); err == nil {
+			err = movePhys(nic, mac, int(namespace))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("add interface %s: %w", nic.Name, err)
 	}
 	if err := bringUp(inside, nic); err != nil {
-		return errors.Join(fmt.Errorf("set up interface %s: %w", nic.Name, err), removeNIC(c, nic))
+		return errors.Join(fmt.Errorf("set up interface %s: %w", nic.Name, err), removeNIC(ctx, c, nic))
 	}
 	return nil
 }
@@ -187,7 +190,7 @@ func bringUp(inside *netlink.Handle, nic runtime.NIC) error {
 
 // removeNIC takes an interface from a running container. One that is gone
 // already is no error: the container may have removed it itself.
-func removeNIC(c *container, nic runtime.NIC) error {
+func removeNIC(ctx context.Context, c *container, nic runtime.NIC) error {
 	if nic.Kind == runtime.NICVeth {
 		return removeHostEnd(nic)
 	}
@@ -205,16 +208,5 @@ func removeNIC(c *container, nic runtime.NIC) error {
 	if nic.Kind == runtime.NICMacvlan {
 		return inside.LinkDel(link)
 	}
-	if err := inside.LinkSetDown(link); err != nil {
-		return err
-	}
-	if err := inside.LinkSetName(link, nic.Parent); err != nil {
-		return err
-	}
-	own, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(own) }()
-	return inside.LinkSetNsFd(link, own)
+	return errors.Join(moveBack(inside, nic), bringBack(context.WithoutCancel(ctx), nic))
 }

@@ -6,10 +6,12 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"muster/node/runtime"
+	"muster/node/runtime/runtimetest"
 	"muster/state"
 )
 
@@ -108,10 +110,59 @@ func TestInterfaces(t *testing.T) {
 	if err := r.Stop(t.Context(), "c1", runtime.Stop{Force: true}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := net.InterfaceByName(phys); err != nil {
+		t.Errorf("the physical interface has not come back after the stop: %v", err)
+	}
 	for _, nic := range nics {
 		if _, err := net.InterfaceByName(nic.HostName); nic.HostName != "" && err == nil {
 			t.Errorf("the host's end %s is left", nic.HostName)
 		}
+	}
+}
+
+// A physical interface that was added later comes back under its own name when
+// the container is stopped.
+func TestPhysicalInterfaceComesBack(t *testing.T) {
+	r := open(t)
+	phys := hostName()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = phys
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: hostName()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netlink.LinkDel(mustLink(t, phys)); err != nil {
+			t.Error(err)
+		}
+	})
+	for name, end := range map[string]func() error{
+		"a forced stop": func() error { return r.Stop(t.Context(), "c1", runtime.Stop{Force: true}) },
+		"a clean stop":  func() error { return r.Stop(t.Context(), "c1", runtime.Stop{Timeout: 10 * time.Second}) },
+		"a restart": func() error {
+			if _, err := r.Restart(t.Context(), "c1", runtime.Stop{Force: true}); err != nil {
+				return err
+			}
+			return r.Stop(t.Context(), "c1", runtime.Stop{Force: true})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start(t, r, spec(t, "c1"))
+			if err := r.AddNIC(t.Context(), "c1", runtime.NIC{Name: "eth7", Kind: runtime.NICPhys, Parent: phys}); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			runtimetest.Eventually(t, func() string {
+				if err := r.Cleanup(t.Context(), "c1"); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
+			if link := mustLink(t, phys); len(link.Attrs().AltNames) > 0 {
+				t.Errorf("the interface still has the names %v", link.Attrs().AltNames)
+			}
+		})
 	}
 }
 

@@ -133,6 +133,13 @@ func (r *Runtime) prepare(spec runtime.Spec) error {
 	if err := os.Rename(log, log+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	for _, nic := range spec.NICs {
+		if nic.Kind == runtime.NICPhys {
+			if err := markPhys(nic); err != nil {
+				return err
+			}
+		}
+	}
 	for _, device := range spec.Devices {
 		if err := r.makeNode(spec, device); err != nil {
 			return err

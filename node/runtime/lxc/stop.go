@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -70,17 +69,25 @@ func (r *Runtime) killOnce(ctx context.Context, id string, c *container) error {
 	if err := r.setGoal(id, wire.GoalKill); err != nil {
 		return err
 	}
-	if err := c.init.signal(unix.SIGKILL); err != nil {
+	release := r.holdPhys(c)
+	err := r.killInit(ctx, c)
+	release()
+	if err != nil {
 		return fmt.Errorf("kill container %s: %w", id, err)
 	}
-	// What is frozen does not even die.
-	if err := r.thaw(ctx, id); err != nil {
-		return err
-	}
-	if err := c.init.wait(ctx); err != nil {
-		return err
-	}
 	return r.endMonitor(ctx, c)
+}
+
+// killInit kills init and waits until it has ended.
+func (r *Runtime) killInit(ctx context.Context, c *container) error {
+	if err := c.init.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	// What is frozen does not even die.
+	if err := r.thaw(ctx, c.id); err != nil {
+		return err
+	}
+	return c.init.wait(ctx)
 }
 
 // endMonitor ends the monitor of a container whose init has ended for good. What
@@ -107,12 +114,10 @@ func (r *Runtime) endMonitor(ctx context.Context, c *container) error {
 	return c.monitor.wait(ctx)
 }
 
-// needsMonitor says whether a container has something that only its monitor can
-// take back: it knows which interface of the host was called what, and runs the
-// hooks of raw.lxc.
+// needsMonitor says whether there is something that the monitor does best: it moves
+// physical interfaces back and runs the hooks of raw.lxc.
 func needsMonitor(spec runtime.Spec) bool {
-	return strings.Contains(spec.RawLXC, "lxc.hook.") ||
-		slices.ContainsFunc(spec.NICs, func(n runtime.NIC) bool { return n.Kind == runtime.NICPhys })
+	return strings.Contains(spec.RawLXC, "lxc.hook.") || len(physNICs(spec)) > 0
 }
 
 func (r *Runtime) setGoal(id, goal string) error {
@@ -145,7 +150,10 @@ func (r *Runtime) shutDown(ctx context.Context, c *container, goal string, timeo
 		wait, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	if err := r.waitHalted(wait, c); err != nil {
+	release := r.holdPhys(c)
+	err = r.waitHalted(wait, c)
+	release()
+	if err != nil {
 		r.dropGoal(c.id, goal)
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			return state.Errorf(state.ErrUnavailable, "container %s did not shut down within %s; it still runs, force would stop it", c.id, timeout)
@@ -208,13 +216,9 @@ func (r *Runtime) killToRestart(ctx context.Context, c *container) error {
 	if err := r.setGoal(c.id, wire.GoalRestart); err != nil {
 		return err
 	}
-	if err := c.init.signal(unix.SIGKILL); err != nil {
-		return err
-	}
-	if err := r.thaw(ctx, c.id); err != nil {
-		return err
-	}
-	return c.init.wait(ctx)
+	release := r.holdPhys(c)
+	defer release()
+	return r.killInit(ctx, c)
 }
 
 // Freeze implements runtime.Runtime.
