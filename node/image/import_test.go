@@ -134,7 +134,7 @@ func TestUploadsThatAreNoImageLeaveNothing(t *testing.T) {
 			first := Parts(Part{RoleMetadata, bytes.NewReader(metadata)})
 			return func() (Part, error) {
 				part, err := first()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = errors.New("connection reset")
 				}
 				return part, err

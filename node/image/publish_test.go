@@ -133,18 +133,18 @@ func TestWhatCannotBePublishedLeavesNothing(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(noise, "noise"), data, 0o600))
 
 	for name, tc := range map[string]struct {
-		ctx  context.Context
+		gone bool
 		dir  string
 		spec PublishSpec
 		kind error
 		want string
 	}{
-		"an owner that the container does not have": {t.Context(), "", PublishSpec{RootFS: tree, IDs: shifted, Metadata: published}, state.ErrConflict, `"rootfs/theirs" belongs to 0:0`},
-		"metadata without architecture":             {t.Context(), "", PublishSpec{RootFS: tree}, state.ErrInvalid, "architecture is missing"},
-		"a compression that nobody knows":           {t.Context(), "", PublishSpec{RootFS: tree, Metadata: published, Compression: "rar"}, state.ErrInvalid, `"rar"`},
-		"a caller that has gone":                    {cancelled, "", PublishSpec{RootFS: tree, Metadata: published}, context.Canceled, ""},
-		"a full disk":                               {t.Context(), full, PublishSpec{RootFS: noise, Metadata: published}, state.ErrConflict, "no space left on device"},
-		"a full disk behind another program":        {t.Context(), full, PublishSpec{RootFS: noise, Metadata: published, Compression: XZ}, state.ErrConflict, "no space left on device"},
+		"an owner that the container does not have": {false, "", PublishSpec{RootFS: tree, IDs: shifted, Metadata: published}, state.ErrConflict, `"rootfs/theirs" belongs to 0:0`},
+		"metadata without architecture":             {false, "", PublishSpec{RootFS: tree}, state.ErrInvalid, "architecture is missing"},
+		"a compression that nobody knows":           {false, "", PublishSpec{RootFS: tree, Metadata: published, Compression: "rar"}, state.ErrInvalid, `"rar"`},
+		"a caller that has gone":                    {true, "", PublishSpec{RootFS: tree, Metadata: published}, context.Canceled, ""},
+		"a full disk":                               {false, full, PublishSpec{RootFS: noise, Metadata: published}, state.ErrConflict, "no space left on device"},
+		"a full disk behind another program":        {false, full, PublishSpec{RootFS: noise, Metadata: published, Compression: XZ}, state.ErrConflict, "no space left on device"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, func(c *Config) {
@@ -152,7 +152,12 @@ func TestWhatCannotBePublishedLeavesNothing(t *testing.T) {
 					c.Dir = filepath.Join(tc.dir, "images")
 				}
 			})
-			_, err := s.Publish(tc.ctx, tc.spec)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tc.gone {
+				cancel()
+			}
+			_, err := s.Publish(ctx, tc.spec)
 			if !errors.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Publish = %v; want %v and %q", err, tc.kind, tc.want)
 			}
