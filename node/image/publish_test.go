@@ -119,8 +119,6 @@ func TestWhatCannotBePublishedLeavesNothing(t *testing.T) {
 	tree := t.TempDir()
 	must(t, os.Chown(tree, 100_000, 100_000))
 	must(t, os.WriteFile(filepath.Join(tree, "theirs"), nil, 0o600))
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
 	full := smallDisk(t, "1m")
 	noise := filepath.Join(t.TempDir(), "tree")
 	must(t, os.Mkdir(noise, 0o755))
