@@ -5,6 +5,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GO ?= go
 
 SQLC := $(GO) run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
+BUF := $(GO) run github.com/bufbuild/buf/cmd/buf@v1.73.0
 LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 PACKAGES := build-essential pkg-config libdqlite-dev libraft-dev libuv1-dev liblz4-dev libsqlite3-dev \
@@ -53,6 +54,7 @@ lint: deps ## gofmt, go vet, golangci-lint, the shape of the house
 
 generate: deps ## regenerate what is generated and checked in
 	cd state/store && $(SQLC) generate
+	cd rpc/peer/proto && $(BUF) generate
 	$(GO) test ./rpc/rest/... -run OpenAPI -update
 
 image-busybox: build ## make bin/busybox.tar.xz, a small real image

@@ -33,22 +33,7 @@ func (s store) exists(name string) bool {
 // install puts a pair into its two files, as one step as far as a crash can
 // tell.
 func (s store) install(certName, keyName string, pair *Pair) error {
-	var pending []byte
-	for _, part := range []struct {
-		name string
-		data []byte
-	}{{keyName, pair.keyPEM}, {certName, pair.CertificatePEM}} {
-		// A certificate file may hold a chain: all of it goes along.
-		for block, rest := pem.Decode(part.data); block != nil; block, rest = pem.Decode(rest) {
-			pending = append(pending, pem.EncodeToMemory(&pem.Block{
-				Type: block.Type, Bytes: block.Bytes, Headers: map[string]string{fileHeader: part.name},
-			})...)
-		}
-	}
-	if err := s.write(pendingFile, pending, 0o600); err != nil {
-		return err
-	}
-	return s.finishPending()
+	return s.installAll([]part{{keyName, pair.keyPEM}, {certName, pair.CertificatePEM}})
 }
 
 // finishPending puts a pair whose installation was interrupted into place.

@@ -292,3 +292,34 @@ func FuzzParseCertificate(f *testing.F) {
 		}
 	})
 }
+
+func TestAdoptingAnotherClustersIdentity(t *testing.T) {
+	cluster := open(t, t.TempDir(), pki.Options{})
+	dir := t.TempDir()
+	before := open(t, dir, pki.Options{})
+	request, key, err := pki.MakeRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := cluster.SignMember(request, "bee", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := before.SignMember(request, "bee", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pki.Adopt(dir, cluster.Shared(), stranger, key); !errors.Is(err, state.ErrInvalid) {
+		t.Errorf("adopting a certificate of another authority: %v; want ErrInvalid", err)
+	}
+	if got := open(t, dir, pki.Options{}).MemberID(); got != before.MemberID() {
+		t.Errorf("after a refusal the member is %s; want %s as before", got, before.MemberID())
+	}
+	if err := pki.Adopt(dir, cluster.Shared(), signed, key); err != nil {
+		t.Fatal(err)
+	}
+	after := open(t, dir, pki.Options{})
+	if after.MemberID() != "bee" || after.Server().Fingerprint() != cluster.Server().Fingerprint() {
+		t.Errorf("the member is %s with cluster certificate %s; want bee and the cluster's own", after.MemberID(), after.Server().Fingerprint())
+	}
+}

@@ -1,0 +1,335 @@
+package peer_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"muster/cluster/coord"
+	"muster/cluster/pki"
+	"muster/rpc/mux"
+	"muster/rpc/peer"
+	"muster/rpc/rest"
+	"muster/state"
+	"muster/state/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake answers as a member's planes would, with what the test says.
+type fake struct {
+	mu      sync.Mutex
+	applied []store.Envelope
+	err     error
+	batches []store.Batch
+	handler func(http.ResponseWriter, *http.Request, rest.Caller)
+}
+
+func (f *fake) ApplyEnvelope(_ context.Context, envelope store.Envelope) (store.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = append(f.applied, envelope)
+	return store.Result{Revision: 7}, f.err
+}
+
+func (f *fake) LeaderRevision(context.Context) (state.Revision, error) { return 42, f.err }
+
+func (f *fake) Watch(ctx context.Context, _ state.Revision, send func(store.Batch) error) error {
+	for _, batch := range f.batches {
+		if err := send(batch); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (f *fake) ProposeEncoded(_ context.Context, data []byte) (uint64, error) {
+	return uint64(len(data)), f.err
+}
+
+func (f *fake) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
+	f.handler(w, r, caller)
+}
+
+// pair starts member bee, which answers with far, and returns ant's Peers and a way
+// to end bee.
+func pair(t *testing.T, far *fake) (ant *peer.Peers, end func()) {
+	t.Helper()
+	identities := map[string]*pki.Identity{}
+	for _, id := range []string{"ant", "bee"} {
+		dir := t.TempDir()
+		if id == "bee" {
+			request, key, err := pki.MakeRequest()
+			must(t, err)
+			signed, err := identities["ant"].SignMember(request, id, time.Now())
+			must(t, err)
+			must(t, pki.Adopt(dir, identities["ant"].Shared(), signed, key))
+		}
+		identity, err := pki.Open(dir, pki.Options{MemberID: id})
+		must(t, err)
+		identities[id] = identity
+	}
+	muxes := map[string]*mux.Mux{}
+	for id, identity := range identities {
+		m, err := mux.New(mux.Config{Identity: identity})
+		must(t, err)
+		must(t, m.SetAddress(t.Context(), "127.0.0.1:0"))
+		muxes[id] = m
+		t.Cleanup(func() { _ = m.Close() })
+	}
+	address := muxes["bee"].Address()
+	cfg := peer.Config{
+		MemberOf: mux.MemberOf,
+		Dial: func(ctx context.Context, id string) (net.Conn, error) {
+			return muxes["ant"].Dial(ctx, id, address, mux.GRPC)
+		},
+		Resolve: func(name string) (string, error) {
+			if name != "Bee" {
+				return "", state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+			}
+			return "bee", nil
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := peer.Serve(ctx, cfg, muxes["bee"].Listener(mux.GRPC), peer.Local{Store: far, Coord: far, Handler: far}); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	end = func() { cancel(); serving.Wait() }
+	t.Cleanup(end)
+	ant = peer.New(cfg)
+	t.Cleanup(func() { must(t, ant.Close()) })
+	return ant, end
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCommandsGoThereAndOutcomesComeBack(t *testing.T) {
+	far := &fake{}
+	ant, end := pair(t, far)
+	sent := store.Envelope{
+		ID: "1", Term: 3, Requestor: &store.Requestor{Username: "u", Protocol: "unix", Address: "@"}, Name: "set-settings", Command: []byte(`{"a":1}`),
+	}
+	result, err := ant.Apply(t.Context(), "bee", sent)
+	if err != nil || result.Revision != 7 {
+		t.Errorf("Apply = %+v, %v; want revision 7", result, err)
+	}
+	if diff := cmp.Diff([]store.Envelope{sent}, far.applied); diff != "" {
+		t.Errorf("what arrived differs:\n%s", diff)
+	}
+	if revision, err := ant.Revision(t.Context(), "bee"); err != nil || revision != 42 {
+		t.Errorf("Revision = %d, %v; want 42", revision, err)
+	}
+	if index, err := ant.Forward(t.Context(), "bee", []byte("abc")); err != nil || index != 3 {
+		t.Errorf("Forward = %d, %v; want 3", index, err)
+	}
+	for _, kind := range state.Kinds {
+		far.mu.Lock()
+		far.err = state.Errorf(kind, "for reason %v", kind)
+		far.mu.Unlock()
+		if _, err := ant.Apply(t.Context(), "bee", sent); !errors.Is(err, kind) || !strings.Contains(err.Error(), "for reason") {
+			t.Errorf("an error of kind %v arrives as %v", kind, err)
+		}
+	}
+	far.err = coord.ErrNotApplied
+	if _, err := ant.Forward(t.Context(), "bee", nil); !coord.NotApplied(err) {
+		t.Errorf("an entry that was not applied: %v; want NotApplied", err)
+	}
+	end()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := ant.Apply(ctx, "bee", sent); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("Apply on a member that is gone: %v; want ErrUnavailable", err)
+	}
+}
+
+func TestChangesStream(t *testing.T) {
+	at := time.Date(2026, 11, 21, 1, 2, 3, 4000, time.UTC)
+	want := []store.Batch{
+		{Snapshot: true, Revision: 5, Records: []store.Record{{Revision: 2, Kind: store.KindProject, After: []byte(`{"Name":"default"}`), At: at}}},
+		{Revision: 6, Records: []store.Record{{
+			Revision: 6, Index: 1, Kind: store.KindMember, Before: []byte(`{}`), After: []byte(`{"a":2}`), Action: "x",
+			Context: map[string]any{"old_name": "y"}, Requestor: &store.Requestor{Username: "root"}, At: at,
+		}}},
+	}
+	ant, end := pair(t, &fake{batches: want})
+	var got []store.Batch
+	stop := errors.New("enough")
+	err := ant.Watch(t.Context(), "bee", 1, func(batch store.Batch) error {
+		if got = append(got, batch); len(got) == len(want) {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) {
+		t.Errorf("Watch: %v; want what send returned", err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what arrived differs:\n%s", diff)
+	}
+	// The end of the member ends the stream.
+	ended := make(chan error, 1)
+	first := make(chan struct{})
+	go func() {
+		var once sync.Once
+		ended <- ant.Watch(t.Context(), "bee", 1, func(store.Batch) error { once.Do(func() { close(first) }); return nil })
+	}()
+	<-first
+	end()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("Watch ended without an error")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Watch goes on though the member is gone")
+	}
+}
+
+// front is a server that forwards everything to Bee.
+func front(t *testing.T, ant *peer.Peers) string {
+	t.Helper()
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	caller := rest.Caller{Trust: rest.Restricted, Protocol: "tls", Name: "abc", Projects: []string{"p"}, Certificate: []byte{1, 0, 255}}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: &httputil.ReverseProxy{
+		Transport:     ant.Transport("Bee", caller),
+		FlushInterval: -1,
+		Rewrite:       func(p *httputil.ProxyRequest) { p.Out.URL.Scheme, p.Out.URL.Host = "http", "bee" },
+	}}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() { _ = server.Close(); serving.Wait() })
+	return listener.Addr().String()
+}
+
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+}
+
+func TestRequestsAreAnsweredThere(t *testing.T) {
+	gone := make(chan struct{})
+	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
+		switch r.URL.Path {
+		case "/who":
+			_, _ = fmt.Fprintf(w, "%s %s %v %v", caller.Trust, caller.Name, caller.Projects, caller.Certificate)
+		case "/sum":
+			sum := sha256.New()
+			_, _ = io.Copy(sum, r.Body)
+			w.Header().Set("Sum", fmt.Sprintf("%x", sum.Sum(nil)))
+			w.WriteHeader(http.StatusTeapot)
+		case "/stream":
+			for i := range 3 {
+				_, _ = fmt.Fprintf(w, "%d\n", i)
+				_ = http.NewResponseController(w).Flush()
+			}
+			<-r.Context().Done()
+			close(gone)
+		case "/echo":
+			conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			for {
+				kind, data, err := conn.ReadMessage()
+				if err != nil {
+					return
+				}
+				_ = conn.WriteMessage(kind, data)
+			}
+		}
+	}}
+	ant, _ := pair(t, far)
+	socket := front(t, ant)
+	client := clientOf(socket)
+
+	answer, err := client.Get("http://x/who")
+	must(t, err)
+	body, err := io.ReadAll(answer.Body)
+	must(t, errors.Join(err, answer.Body.Close()))
+	if got, want := string(body), "restricted abc [p] [1 0 255]"; got != want {
+		t.Errorf("the caller arrives as %q; want %q", got, want)
+	}
+
+	large := make([]byte, 9<<20+1)
+	_, _ = rand.Read(large)
+	answer, err = client.Post("http://x/sum", "application/octet-stream", bytes.NewReader(large))
+	must(t, err)
+	_ = answer.Body.Close()
+	if want := fmt.Sprintf("%x", sha256.Sum256(large)); answer.StatusCode != http.StatusTeapot || answer.Header.Get("Sum") != want {
+		t.Errorf("a large body: status %d, sum %s; want 418, %s", answer.StatusCode, answer.Header.Get("Sum"), want)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/stream", nil)
+	must(t, err)
+	answer, err = client.Do(request)
+	must(t, err)
+	got := make([]byte, 6)
+	if _, err := io.ReadFull(answer.Body, got); err != nil || string(got) != "0\n1\n2\n" {
+		t.Errorf("a stream begins with %q, %v; want three lines while it goes on", got, err)
+	}
+	cancel()
+	_ = answer.Body.Close()
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("the member does not hear that the caller has gone")
+	}
+
+	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	conn, response, err := dialer.DialContext(t.Context(), "ws://x/echo", nil)
+	must(t, err)
+	_ = response.Body.Close()
+	defer conn.Close()
+	for i := range 100 {
+		sent := bytes.Repeat([]byte{byte(i)}, 1000*i)
+		must(t, conn.WriteMessage(websocket.BinaryMessage, sent))
+		_, received, err := conn.ReadMessage()
+		if err != nil || !bytes.Equal(sent, received) {
+			t.Fatalf("message %d over a websocket: %d bytes, %v; want %d", i, len(received), err, len(sent))
+		}
+	}
+}
+
+func TestAMemberThatNobodyKnows(t *testing.T) {
+	ant, _ := pair(t, &fake{})
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/", nil)
+	must(t, err)
+	answer, err := ant.Transport("Cat", rest.Caller{Trust: rest.Full}).RoundTrip(request)
+	if err == nil {
+		_ = answer.Body.Close()
+	}
+	if !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("a request to an unknown member: %v; want ErrNotFound", err)
+	}
+}

@@ -1,0 +1,236 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	peerpb "muster/rpc/peer/proto"
+	"muster/rpc/rest"
+)
+
+// callerKey is the metadata in which the caller's identity travels; the suffix makes
+// gRPC carry bytes.
+const callerKey = "muster-caller-bin"
+
+// Transport implements rest.Peers: each request gets a connection of its own, which
+// is a stream on the one that the members have between them.
+func (p *Peers) Transport(name string, caller rest.Caller) http.RoundTripper {
+	return &http.Transport{
+		DisableKeepAlives:  true,
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return p.carry(ctx, name, caller)
+		},
+	}
+}
+
+var _ rest.Peers = (*Peers)(nil)
+
+// carry opens a connection on which the named member speaks HTTP/1.1.
+func (p *Peers) carry(ctx context.Context, name string, caller rest.Caller) (net.Conn, error) {
+	id, err := p.cfg.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := p.conn(id)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := json.Marshal(caller)
+	if err != nil {
+		return nil, err
+	}
+	// The connection ends when it is closed, not with the dialling of it.
+	streaming, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.WithoutCancel(ctx), callerKey, string(identity)))
+	dialling := context.AfterFunc(ctx, cancel)
+	stream, err := peerpb.NewRequestsClient(conn).Carry(streaming)
+	if !dialling() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		cancel()
+		return nil, fromWire(name, err)
+	}
+	near, far := net.Pipe()
+	p.carried.Go(func() {
+		defer cancel()
+		pump(far, func() ([]byte, error) {
+			answer, err := stream.Recv()
+			return answer.GetData(), err
+		}, func(data []byte) error { return stream.Send(&peerpb.CarryRequest{Data: data}) }, func() {
+			_ = stream.CloseSend()
+			cancel()
+		})
+	})
+	return near, nil
+}
+
+// chunk is how much of a body one message carries.
+const chunk = 32 << 10
+
+// pump copies between a pipe and a stream until either ends, then calls end and
+// closes the pipe, and returns when both directions have stopped.
+func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error, end func()) {
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		defer end()
+		buffer := make([]byte, chunk)
+		for {
+			n, err := pipe.Read(buffer)
+			// What was sent is gRPC's from then on.
+			if n > 0 && send(bytes.Clone(buffer[:n])) != nil {
+				_ = pipe.Close()
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	for {
+		data, err := receive()
+		if err != nil {
+			break
+		}
+		if _, err := pipe.Write(data); err != nil {
+			break
+		}
+	}
+	_ = pipe.Close()
+	sending.Wait()
+}
+
+// requests serves the connections that other members carry here.
+type requests struct {
+	peerpb.UnimplementedRequestsServer
+
+	server *http.Server
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// carried is the end of a carried connection that the HTTP server sees.
+type carried struct {
+	net.Conn
+
+	caller rest.Caller
+}
+
+type carriedKey struct{}
+
+func newRequests(log *slog.Logger, handler Handler) *requests {
+	r := &requests{conns: make(chan net.Conn), closed: make(chan struct{})}
+	r.server = &http.Server{
+		ReadHeaderTimeout: 15 * time.Second,
+		MaxHeaderBytes:    256 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, carriedKey{}, conn.(*carried).caller)
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			handler.ServePeer(w, request, request.Context().Value(carriedKey{}).(rest.Caller))
+		}),
+	}
+	return r
+}
+
+// serve runs the HTTP server until close.
+func (r *requests) serve() {
+	_ = r.server.Serve(r) // ends by close only
+}
+
+// close ends the connections that are not upgraded; those end with their streams.
+func (r *requests) close() {
+	_ = r.Close()
+	_ = r.server.Close()
+}
+
+// Carry implements peerpb.RequestsServer.
+func (r *requests) Carry(stream grpc.BidiStreamingServer[peerpb.CarryRequest, peerpb.CarryResponse]) error {
+	sent := metadata.ValueFromIncomingContext(stream.Context(), callerKey)
+	var caller rest.Caller
+	if len(sent) != 1 || json.Unmarshal([]byte(sent[0]), &caller) != nil || caller.Trust == "" {
+		return status.Error(codes.InvalidArgument, "the request says not who makes it")
+	}
+	near, far := net.Pipe()
+	select {
+	case r.conns <- &carried{near, caller}:
+	case <-r.closed:
+		return status.Error(codes.Unavailable, "the member is shutting down")
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	}
+	// Returning ends the stream, and so a receive that waits.
+	ended := make(chan struct{})
+	var pumping sync.WaitGroup
+	received := make(chan []byte)
+	pumping.Go(func() {
+		pump(far, func() ([]byte, error) {
+			select {
+			case data, open := <-received:
+				if !open {
+					return nil, io.EOF
+				}
+				return data, nil
+			case <-ended:
+				return nil, io.EOF
+			}
+		}, func(data []byte) error { return stream.Send(&peerpb.CarryResponse{Data: data}) }, func() { close(ended) })
+	})
+	go func() {
+		// Ends with the stream, at the latest when Carry has returned.
+		defer close(received)
+		for {
+			piece, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case received <- piece.GetData():
+			case <-ended:
+				return
+			}
+		}
+	}()
+	pumping.Wait()
+	return nil
+}
+
+// Accept implements net.Listener.
+func (r *requests) Accept() (net.Conn, error) {
+	select {
+	case conn := <-r.conns:
+		return conn, nil
+	case <-r.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (r *requests) Close() error {
+	r.once.Do(func() { close(r.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (r *requests) Addr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+// Network implements net.Addr.
+func (pipeAddr) Network() string { return "member" }
+
+func (pipeAddr) String() string { return "member" }
