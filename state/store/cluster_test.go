@@ -50,7 +50,11 @@ func newLab(t *testing.T, members int) *lab {
 		l.mu.Unlock()
 		t.Cleanup(func() { _ = s.Close() })
 		if n > 0 {
-			if err := l.stores["m0"].Admit(t.Context(), id, s.NodeID()); err != nil {
+			voters := map[string]Role{}
+			for voter := range n + 1 {
+				voters[fmt.Sprintf("m%d", voter)] = Voter
+			}
+			if err := l.stores["m0"].Assign(t.Context(), voters); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Barrier(t.Context()); err != nil {
@@ -287,7 +291,7 @@ func newInstanceOn(name, member string) CreateInstance {
 func (l *lab) transfer(t *testing.T, from, to string) {
 	t.Helper()
 	err := l.stores[from].node.ask(t.Context(), func(c *client.Client) error {
-		return c.Transfer(t.Context(), l.stores[to].NodeID())
+		return c.Transfer(t.Context(), l.stores[to].dir.owner.NodeID)
 	})
 	if err != nil {
 		t.Fatalf("transfer the leadership to %s: %v", to, err)
@@ -336,5 +340,41 @@ func TestTheLeadershipGoesAndComesBack(t *testing.T) {
 	}
 	if got != 1+4*5 {
 		t.Errorf("%d settings; want %d", got, 1+4*5)
+	}
+}
+
+// Roles are what Assign says, members that it does not name go, and what is down
+// keeps the rest from nothing.
+func TestRolesAreAssigned(t *testing.T) {
+	l := newLab(t, 3)
+	leader, others := l.leader(t, "m0")
+	s := l.stores[leader]
+	want := map[string]Role{leader: Voter, others[0]: Standby, others[1]: Spare}
+	if err := s.Assign(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Roles(t.Context())
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("roles differ (%v):\n%s", err, diff)
+	}
+	if err := l.stores[others[0]].Assign(t.Context(), want); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("Assign on another member: %v; want ErrUnavailable", err)
+	}
+	if err := s.Assign(t.Context(), map[string]Role{leader: Standby}); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("taking the leader's vote: %v; want ErrConflict", err)
+	}
+	if err := s.Assign(t.Context(), map[string]Role{leader: Voter, others[0]: Voter}); err != nil {
+		t.Fatal(err)
+	}
+	got, err = s.Roles(t.Context())
+	if diff := cmp.Diff(map[string]Role{leader: Voter, others[0]: Voter}, got); diff != "" || err != nil {
+		t.Errorf("roles differ (%v):\n%s", err, diff)
+	}
+	must(t, l.stores[others[0]], setting(1))
+	if err := s.HandOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if next, _ := l.leader(t, others[0]); next != others[0] {
+		t.Errorf("after handing over %s leads; want %s", next, others[0])
 	}
 }

@@ -221,16 +221,6 @@ func (n *node) alone(ctx context.Context) (alone bool, err error) {
 	return alone && err == nil, err
 }
 
-// admit adds a node and gives it a vote.
-func (n *node) admit(ctx context.Context, address string, number uint64) error {
-	return n.ask(ctx, func(c *client.Client) error {
-		if err := c.Add(ctx, client.NodeInfo{ID: number, Address: address, Role: client.Spare}); err != nil {
-			return err
-		}
-		return c.Assign(ctx, number, client.Voter)
-	})
-}
-
 // ask connects to the node for other questions than SQL.
 func (n *node) ask(ctx context.Context, question func(*client.Client) error) error {
 	c, err := client.New(ctx, n.address, client.WithDialFunc(n.dialSelf), client.WithLogFunc(n.logf))

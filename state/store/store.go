@@ -39,6 +39,9 @@ type Config struct {
 	Dial func(ctx context.Context, memberID string) (net.Conn, error)
 	// Remote reaches the stores of other members, or is nil while there is none.
 	Remote Remote
+	// Patient says that there are other members: Open then waits for a leader for as
+	// long as its context lives, and not only for a moment.
+	Patient bool
 	// NetworkLatency is the usual one-way delay between members, from which the
 	// election timeouts derive. Zero means 10 ms.
 	NetworkLatency time.Duration
@@ -82,7 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	owner := identity{MemberID: cfg.Member.ID, NodeID: dqlite.BootstrapID}
 	if cfg.Join {
-		owner.NodeID = dqlite.GenerateID(cfg.Member.ID)
+		owner.NodeID = nodeNumber(cfg.Member.ID)
 	}
 	dir, err := openDirectory(cfg.Dir, owner)
 	if err != nil {
@@ -118,7 +121,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // begin waits for the View, and makes the cluster when there is none.
 func (s *Store) begin(ctx context.Context) error {
-	if err := s.Barrier(ctx); err != nil {
+	err := s.Barrier(ctx)
+	for s.cfg.Patient && errors.Is(err, state.ErrUnavailable) && ctx.Err() == nil {
+		s.cfg.Log.WarnContext(ctx, "waiting for most of the database's members", "error", err)
+		err = s.Barrier(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if s.View().Revision() > 0 {
@@ -148,19 +156,6 @@ func (s *Store) Close() error {
 // Accept hands a muster/dqlite connection of another member to the node, which
 // owns it from then on.
 func (s *Store) Accept(conn net.Conn) { s.node.accept(conn) }
-
-// NodeID is this member's number in the log, which Admit needs to know.
-func (s *Store) NodeID() uint64 { return s.dir.owner.NodeID }
-
-// Admit makes another member part of the consensus, as one that votes. It must be
-// running, with Join, and is called on the leader (ErrUnavailable elsewhere). It
-// returns when the new member has caught up.
-func (s *Store) Admit(ctx context.Context, memberID string, nodeID uint64) error {
-	if leader := s.guide(ctx); leader != s.node.address {
-		return state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
-	}
-	return wrap(s.node.admit(ctx, memberID, nodeID), "admit member %s to the database", memberID)
-}
 
 // View returns the newest state that this member knows.
 func (s *Store) View() *View { return s.hub.view.Load() }

@@ -25,7 +25,11 @@ type ConsumeToken struct {
 	Now        time.Time
 	// Certificate, when not nil, is put into the trust store by the same command.
 	Certificate *state.Certificate
-	Hint        Hint
+	// Member, when not nil, is recorded as a member that joins by the same command,
+	// with Settings as its own.
+	Member   *state.Member
+	Settings map[string]string
+	Hint     Hint
 }
 
 // DeleteToken withdraws a token.
@@ -68,6 +72,14 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 	}
 	if err := t.deleteToken(ctx, token, silent); err != nil {
 		return err
+	}
+	if c.Member != nil {
+		if err := t.addMember(ctx, *c.Member, c.Hint); err != nil {
+			return err
+		}
+		if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
+			return err
+		}
 	}
 	if c.Certificate != nil {
 		return t.addCertificate(ctx, *c.Certificate, c.Hint)

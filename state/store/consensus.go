@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/canonical/go-dqlite"
+	"github.com/canonical/go-dqlite/client"
+
+	"muster/state"
+)
+
+// Role is what a member does for the database's consensus.
+type Role string
+
+// The roles (libdqlite's voter, stand-by and spare).
+const (
+	// Voter has the log and a vote.
+	Voter Role = "voter"
+	// Standby has the log and no vote.
+	Standby Role = "stand-by"
+	// Spare is known and has nothing.
+	Spare Role = "spare"
+)
+
+var roles = map[Role]client.NodeRole{Voter: client.Voter, Standby: client.StandBy, Spare: client.Spare}
+
+// nodeNumber is a joining member's number in the log: derived from its ID, so that
+// the leader can add a member without asking it. dqlite.GenerateID mixes the time in.
+func nodeNumber(memberID string) uint64 {
+	sum := sha256.Sum256([]byte(memberID))
+	// The first member has the number that dqlite begins a cluster with.
+	return max(binary.BigEndian.Uint64(sum[:]), dqlite.BootstrapID+1)
+}
+
+// Roles returns who takes part in the consensus, by member ID, as this member's log
+// has it.
+func (s *Store) Roles(ctx context.Context) (map[string]Role, error) {
+	found := map[string]Role{}
+	err := s.node.ask(ctx, func(c *client.Client) error {
+		nodes, err := c.Cluster(ctx)
+		for _, node := range nodes {
+			for role, number := range roles {
+				if number == node.Role {
+					found[node.Address] = role
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, state.Errorf(state.ErrUnavailable, "ask for the database's members: %w", err)
+	}
+	return found, nil
+}
+
+// Assign makes the consensus what it should be: members that wanted names get their
+// roles, all others are removed. It is called on the leader (ErrUnavailable
+// elsewhere), does one step after another, and returns with the first that fails;
+// doing it again goes on from there. A new voter or stand-by must be running; its
+// step returns when it has caught up.
+func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
+	if leader := s.guide(ctx); leader != s.node.address {
+		return state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
+	}
+	if wanted[s.node.address] != Voter {
+		return state.Errorf(state.ErrConflict, "the database's leader can't lose its own vote: hand the leadership over first")
+	}
+	return s.node.ask(ctx, func(c *client.Client) error {
+		nodes, err := c.Cluster(ctx)
+		if err != nil {
+			return err
+		}
+		present := map[string]client.NodeInfo{}
+		for _, node := range nodes {
+			present[node.Address] = node
+		}
+		for _, id := range slices.Sorted(maps.Keys(wanted)) {
+			if _, known := present[id]; known {
+				continue
+			}
+			node := client.NodeInfo{ID: nodeNumber(id), Address: id, Role: client.Spare}
+			if err := c.Add(ctx, node); err != nil {
+				return state.Errorf(state.ErrUnavailable, "add member %s to the database: %w", id, err)
+			}
+			present[id] = node
+		}
+		// Promotions first: the number of votes should not fall in between.
+		var failed error
+		for _, up := range []bool{true, false} {
+			for _, id := range slices.Sorted(maps.Keys(present)) {
+				node := present[id]
+				role, keep := wanted[id]
+				if keep && roles[role] != node.Role && (roles[role] < node.Role) == up {
+					if err := c.Assign(ctx, node.ID, roles[role]); err != nil {
+						failed = errors.Join(failed, state.Errorf(state.ErrUnavailable, "make member %s a %s of the database: %w", id, role, err))
+					}
+				}
+				if !keep && !up {
+					if err := c.Remove(ctx, node.ID); err != nil {
+						failed = errors.Join(failed, state.Errorf(state.ErrUnavailable, "remove member %s from the database: %w", id, err))
+					}
+				}
+			}
+		}
+		return failed
+	})
+}
+
+// HandOver makes another voter the leader, before this member goes. It does nothing
+// when this member does not lead or no other votes.
+func (s *Store) HandOver(ctx context.Context) error {
+	if !s.writer.leading.Load() {
+		return nil
+	}
+	return s.node.ask(ctx, func(c *client.Client) error {
+		nodes, err := c.Cluster(ctx)
+		if err != nil {
+			return err
+		}
+		err = nil
+		for _, node := range nodes {
+			if node.Address == s.node.address || node.Role != client.Voter {
+				continue
+			}
+			if err = c.Transfer(ctx, node.ID); err == nil {
+				return nil
+			}
+		}
+		return err
+	})
+}
