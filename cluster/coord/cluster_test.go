@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/raft"
 	"pgregory.net/rapid"
 
 	"muster/state"
@@ -108,15 +107,14 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// The wire and the forwarding carry more than one member, though nothing adds
-// members yet: what the coordinator's death does to proposals is settled here.
+// What the coordinator's death does to proposals is settled here.
 func TestThreeMembersOutliveTheirCoordinator(t *testing.T) {
 	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
 	dirs := map[string]string{"ant": t.TempDir(), "bee": t.TempDir(), "cat": t.TempDir()}
 	ant := l.open(t, "ant", dirs["ant"], true)
 	bee, cat := l.open(t, "bee", dirs["bee"], false), l.open(t, "cat", dirs["cat"], false)
 	for _, id := range []string{"bee", "cat"} {
-		if err := ant.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, 10*time.Second).Error(); err != nil {
+		if err := ant.Assign(t.Context(), map[string]bool{"ant": true, "bee": true, id: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,7 +177,7 @@ func TestThreeMembersOutliveTheirCoordinator(t *testing.T) {
 func TestWithoutAMajorityProposalsSayThatTheyWereNotApplied(t *testing.T) {
 	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
 	ant, bee := l.open(t, "ant", t.TempDir(), true), l.open(t, "bee", t.TempDir(), false)
-	if err := ant.raft.AddVoter("bee", "bee", 0, 10*time.Second).Error(); err != nil {
+	if err := ant.Assign(t.Context(), map[string]bool{"ant": true, "bee": true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := ant.Close(); err != nil {
@@ -456,4 +454,36 @@ func FuzzDecodeEntry(f *testing.F) {
 			t.Errorf("%s: %v", data, err)
 		}
 	})
+}
+
+// Who takes part is what Assign says; only the coordinator can say it.
+func TestTheMembersOfTheLogAreAssigned(t *testing.T) {
+	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
+	ant := l.open(t, "ant", t.TempDir(), true)
+	bee := l.open(t, "bee", t.TempDir(), false)
+	l.open(t, "cat", t.TempDir(), false)
+	for _, step := range []struct {
+		wanted map[string]bool
+		voters []string
+	}{
+		{map[string]bool{"ant": true, "bee": true, "cat": false}, []string{"ant", "bee"}},
+		{map[string]bool{"ant": true, "bee": true, "cat": true}, []string{"ant", "bee", "cat"}},
+		{map[string]bool{"ant": true, "bee": false, "cat": true}, []string{"ant", "cat"}},
+		{map[string]bool{"ant": true, "bee": true}, []string{"ant", "bee"}},
+	} {
+		if err := ant.Assign(t.Context(), step.wanted); err != nil {
+			t.Fatal(err)
+		}
+		voters, err := ant.Voters()
+		if diff := cmp.Diff(step.voters, voters); diff != "" || err != nil {
+			t.Errorf("after %v the voters differ (%v):\n%s", step.wanted, err, diff)
+		}
+	}
+	if err := bee.Assign(t.Context(), map[string]bool{"bee": true}); !NotApplied(err) {
+		t.Errorf("Assign on another member: %v; want NotApplied", err)
+	}
+	if err := ant.HandOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "bee coordinates", func() bool { _, leading := bee.Leading(); return leading })
 }

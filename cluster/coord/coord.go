@@ -43,6 +43,9 @@ type Config struct {
 	// Bootstrap founds a cluster of one when Dir holds no log yet. Without it
 	// a fresh node waits to be added by others.
 	Bootstrap bool
+	// Patient says that there are other control members: Open then does not wait for
+	// them, and what it would record is recorded once there is a coordinator.
+	Patient bool
 	// Streams reaches the other control members. Nil: there are none.
 	Streams StreamLayer
 	// Forward reaches the coordinator when it is another member. Nil: there

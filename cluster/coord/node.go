@@ -61,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(err, disk.close())
 	}
 	n.work.Go(func() { n.coordinate(background) })
-	if err := n.becomeReady(ctx); err != nil {
+	if err := n.becomeReady(ctx, background); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -132,7 +132,7 @@ func (n *Node) alone() bool {
 
 // becomeReady waits until the replica is up to date and has this member's own
 // restart in it.
-func (n *Node) becomeReady(ctx context.Context) error {
+func (n *Node) becomeReady(ctx, background context.Context) error {
 	if n.alone() {
 		select {
 		case <-n.led:
@@ -148,8 +148,24 @@ func (n *Node) becomeReady(ctx context.Context) error {
 		// A fresh member: it is added, and caught up, later.
 		return nil
 	}
-	_, err := n.Propose(ctx, memberRestarted{Member: n.cfg.ID, At: time.Now()})
+	restarted := memberRestarted{Member: n.cfg.ID, At: time.Now()}
+	if n.cfg.Patient && !n.alone() {
+		n.work.Go(func() { n.sayRestarted(background, restarted) })
+		return nil
+	}
+	_, err := n.Propose(ctx, restarted)
 	return err
+}
+
+// sayRestarted records that this member restarted as soon as anybody can.
+func (n *Node) sayRestarted(ctx context.Context, restarted memberRestarted) {
+	for ctx.Err() == nil {
+		_, err := n.Propose(ctx, restarted)
+		if err == nil || n.isClosed() {
+			return
+		}
+		n.cfg.Log.Warn("waiting for the coordinator", "error", err)
+	}
 }
 
 func (n *Node) hasVoters() bool {
