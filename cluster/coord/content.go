@@ -306,8 +306,7 @@ func (e trimOperations) apply(c *content, _ uint64) error {
 }
 
 func (e memberRestarted) apply(c *content, index uint64) error {
-	// The entry may come late, when the restarted daemon works already.
-	before := func(op *Operation) bool { return ofMember(e.Member)(op) && !op.CreatedAt.After(e.At) }
+	before := func(op *Operation) bool { return ofMember(e.Member)(op) && (e.Boot == "" || op.Boot != e.Boot) }
 	c.failOperations(index, "the daemon restarted", before, func(op *Operation) { op.UpdatedAt = e.At })
 	return nil
 }

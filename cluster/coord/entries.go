@@ -111,9 +111,12 @@ type trimOperations struct {
 	UpTo uint64 `json:"up_to"`
 }
 
-// memberRestarted ends what the member's daemon was doing when it stopped.
+// memberRestarted ends what the member's daemon was doing when it stopped. The entry
+// may come late, when the daemon works again already: what it has begun in this life,
+// named by Boot, goes on.
 type memberRestarted struct {
 	Member string    `json:"member"`
+	Boot   string    `json:"boot,omitempty"`
 	At     time.Time `json:"at"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 
 	"muster/state"
@@ -24,6 +25,8 @@ type Node struct {
 	machine *machine
 	raft    *raft.Raft
 	streams *streams
+	// boot names this life of the daemon.
+	boot string
 
 	// led is closed once this member has led and said so in the log.
 	led chan struct{}
@@ -52,7 +55,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{replica: newReplica(), cfg: cfg, disk: disk, led: make(chan struct{})}
+	n := &Node{replica: newReplica(), cfg: cfg, disk: disk, led: make(chan struct{}), boot: uuid.NewString()}
 	n.machine = &machine{replica: n.replica, log: cfg.Log, failed: make(chan struct{})}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by Close
 	n.closing = cancel
@@ -148,7 +151,7 @@ func (n *Node) becomeReady(ctx, background context.Context) error {
 		// A fresh member: it is added, and caught up, later.
 		return nil
 	}
-	restarted := memberRestarted{Member: n.cfg.ID, At: time.Now()}
+	restarted := memberRestarted{Member: n.cfg.ID, Boot: n.boot, At: time.Now()}
 	if n.cfg.Patient && !n.alone() {
 		n.work.Go(func() { n.sayRestarted(background, restarted) })
 		return nil

@@ -106,6 +106,8 @@ type Operation struct {
 	Description string `json:"description,omitempty"`
 	// Member is the ID of the member that carries the operation out.
 	Member string `json:"member"`
+	// Boot names the life of the member's daemon in which the operation was started.
+	Boot string `json:"boot,omitempty"`
 	// Project is empty for an operation of the whole server.
 	Project   string              `json:"project,omitempty"`
 	Resources map[string][]string `json:"resources,omitempty"`

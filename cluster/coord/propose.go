@@ -17,6 +17,10 @@ import (
 // whether the entry was not applied or its outcome is unknown. Entries may be
 // proposed concurrently; they share disk writes.
 func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
+	if start, isStart := entry.(StartOperation); isStart && start.Operation.Member == n.cfg.ID {
+		start.Operation.Boot = n.boot
+		entry = start
+	}
 	data, err := encodeEntry(entry)
 	if err != nil {
 		return 0, err
