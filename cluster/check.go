@@ -66,6 +66,9 @@ func (c *Cluster) checkDevices(view *store.View, devices state.Devices) error {
 	return nil
 }
 
+// Architecture is this member's, in the kernel's words.
+func (c *Cluster) Architecture() string { return hostArchitecture() }
+
 // hostArchitecture is this machine's, in the kernel's words.
 func hostArchitecture() string {
 	switch runtime.GOARCH {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"muster/cluster/coord"
+	"muster/cluster/pki"
 	"muster/node"
 	"muster/state"
 	"muster/state/store"
@@ -27,6 +29,13 @@ type Config struct {
 	Node       *node.Node
 	// MemberID is this member's, in both consensus logs.
 	MemberID string
+	// Coord and Identity are what membership is made of; Address is where the API
+	// listens, and Reach tries whether another server answers at an address.
+	Coord    *coord.Node
+	Identity *pki.Identity
+	Address  func() string
+	Reach    func(ctx context.Context, address string) error
+	Pinger   Pinger
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made

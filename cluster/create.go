@@ -55,6 +55,9 @@ type InstanceSource struct {
 // checked before anything is recorded, and the name is taken at once, so of two
 // callers that want it one is told immediately (ErrExists).
 func (c *Cluster) CreateInstance(ctx context.Context, spec InstanceSpec) (OperationInfo, error) {
+	if !c.hosts() {
+		return OperationInfo{}, c.errNoHost()
+	}
 	plan, err := c.planCreate(ctx, spec)
 	if err != nil {
 		return OperationInfo{}, err

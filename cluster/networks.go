@@ -19,6 +19,9 @@ func (c *Cluster) Network(ctx context.Context, project, name string) (*state.Net
 
 // CreateNetwork makes a managed bridge on this member.
 func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) error {
+	if !c.hosts() {
+		return c.errNoHost()
+	}
 	if err := state.ValidateNetworkName(created.Name); err != nil {
 		return err
 	}

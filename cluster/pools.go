@@ -21,6 +21,9 @@ func (c *Cluster) StoragePool(ctx context.Context, name string) (*state.Pool, er
 
 // CreatePool makes a storage pool on this member.
 func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
+	if !c.hosts() {
+		return c.errNoHost()
+	}
 	if err := state.ValidatePoolName(pool.Name); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func (c *Cluster) Reconcile(ctx context.Context) error {
 	view := c.store.View()
 	self := c.Self()
-	known := node.Known{Pools: readyPools(view), Networks: readyNetworks(view), Snapshots: map[string][]string{}}
+	known := node.Known{Pools: c.readyPools(view), Networks: c.readyNetworks(view), Snapshots: map[string][]string{}}
 	for _, inst := range view.InstancesOn(self) {
 		expanded, err := nodeInstance(view, inst)
 		if err != nil {
@@ -62,11 +62,17 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 
 // readyPools leaves out pools that are still being made, or being deleted: their
 // intents say what becomes of them.
-func readyPools(view *store.View) []*state.Pool {
+func (c *Cluster) readyPools(view *store.View) []*state.Pool {
+	if !c.hosts() {
+		return nil
+	}
 	return slices.DeleteFunc(slices.Clone(view.Pools()), func(p *state.Pool) bool { return p.Busy != "" })
 }
 
-func readyNetworks(view *store.View) []*state.Network {
+func (c *Cluster) readyNetworks(view *store.View) []*state.Network {
+	if !c.hosts() {
+		return nil
+	}
 	return slices.DeleteFunc(slices.Clone(view.Networks("")), func(n *state.Network) bool {
 		return n.Busy == "create" || n.Busy == "delete"
 	})

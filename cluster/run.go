@@ -21,6 +21,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.node.Networks().Run(ctx) })
 	group.Go(func() error { return c.tellLifecycle(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
+	if c.cfg.Coord != nil {
+		group.Go(func() error { return c.tendRoles(ctx) })
+		group.Go(func() error { return c.tendVerdicts(ctx) })
+	}
 	err := group.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -39,7 +43,7 @@ func (c *Cluster) expireSnapshots(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		for _, snapshot := range c.store.View().Snapshots("", "") {
-			if snapshot.ExpiresAt.IsZero() || snapshot.ExpiresAt.After(time.Now()) || snapshot.Busy != "" {
+			if !c.hosts() || snapshot.ExpiresAt.IsZero() || snapshot.ExpiresAt.After(time.Now()) || snapshot.Busy != "" {
 				continue
 			}
 			if err := c.deleteSnapshot(ctx, snapshot.Project, snapshot.Instance, snapshot.Name); err != nil && ctx.Err() == nil {

@@ -8,11 +8,14 @@ var serverKeys = table{
 		{Name: "core.https_address", Help: "address and port of this member's API; empty serves this machine only", Member: true},
 		{Name: "core.trust_password", Help: "lets a client in that shows it; shown as true once set"},
 		{Name: "core.shutdown_timeout", Help: "minutes running operations may take when the daemon stops", Default: "5", check: aNumber(0, 1440)},
+		{Name: "cluster.max_standby", Help: "members that hold the database without a vote", Default: "4", check: aNumber(0, 4)},
+		{Name: "cluster.max_voters", Help: "members that vote on the database", Default: "3", check: oneOf("1", "3", "5", "7")},
 		{Name: "images.compression_algorithm", Help: "compression of published images", Default: "gzip", check: oneOf("gzip", "zstd", "xz", "bzip2", "none")},
 		{Name: "user.", Help: "anything you like", lines: true},
 	},
 	missing: []string{
-		"backups.", "candid.", "cluster.", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
+		"backups.", "candid.", "cluster.fence_after", "cluster.heal", "cluster.healing_threshold", "cluster.https_address", "cluster.images_minimal_replica",
+		"cluster.join_token_expiry", "cluster.network_latency", "cluster.offline_threshold", "cluster.virtual_address", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
 		"core.https_allowed_methods", "core.https_allowed_origin", "core.https_trusted_proxy", "core.metrics_address", "core.metrics_authentication",
 		"core.proxy_http", "core.proxy_https", "core.proxy_ignore_hosts", "core.remote_token_expiry", "core.storage_buckets_address",
 		"core.trust_ca_certificates", "images.auto_update_cached", "images.auto_update_interval", "images.default_architecture", "images.remote_cache_expiry", "instances.",
@@ -32,3 +35,13 @@ func MemberScoped(key string) bool {
 	found, ok := serverKeys.find(key)
 	return ok && found.Member
 }
+
+// memberKeys are the configuration keys of a cluster member.
+var memberKeys = table{
+	what:    "member key",
+	keys:    []Key{{Name: "user.", Help: "anything you like", lines: true}},
+	missing: []string{"scheduler.instance"},
+}
+
+// ValidateMemberConfig checks keys of a cluster member.
+func ValidateMemberConfig(config Config) error { return memberKeys.validateAll(config) }

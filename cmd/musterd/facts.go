@@ -15,10 +15,10 @@ import (
 // restConfig gives the REST server what it serves.
 func (m *member) restConfig(group int) rest.Config {
 	return rest.Config{
-		Log: m.log, View: m.store.View, Barrier: m.store.Barrier, Placement: placement{m}, Group: group,
+		Log: m.log, View: m.store.View, Barrier: m.barrier, Placement: placement{m}, Group: group,
 		Host: rest.Host{
 			Name:        func() string { return m.cluster.Self() },
-			Clustered:   func() bool { return len(m.store.View().Members()) > 1 },
+			Clustered:   m.cluster.Clustered,
 			Address:     m.mux.Address,
 			Certificate: func() *x509.Certificate { return m.identity.Server().Leaf },
 			StorageDrivers: func() []api.ServerStorageDriverInfo {
@@ -36,7 +36,7 @@ func (m *member) restConfig(group int) rest.Config {
 		},
 		Settings: m.cluster, Events: m.events, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
 		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster,
-		Networks: m.cluster, Pools: m.cluster, Daemon: m,
+		Networks: m.cluster, Pools: m.cluster, Daemon: m, Members: m.cluster, Peers: m.peers,
 	}
 }
 
@@ -67,7 +67,7 @@ func atLeast(version string, major, minor int) bool {
 	return first > major || first == major && second >= minor
 }
 
-// placement answers for a cluster of one: this member owns everything.
+// placement says which member answers for what.
 type placement struct{ m *member }
 
 // Self implements rest.Placement.
@@ -83,6 +83,8 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 			return "", err
 		}
 		return inst.Location, nil
+	case "host":
+		return p.m.cluster.Host(), nil
 	case "operation":
 		op, err := p.m.ops.Get(thing.Name)
 		if err != nil {
@@ -101,11 +103,20 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 	return p.Self(), nil
 }
 
+// barrier returns once this member knows all that was acknowledged anywhere, in both
+// logs.
+func (m *member) barrier(ctx context.Context) error {
+	if err := m.store.Barrier(ctx); err != nil || !m.cluster.Clustered() {
+		return err
+	}
+	return m.coord.Barrier(ctx)
+}
+
 // Others implements rest.Placement.
 func (p placement) Others() []string {
 	var names []string
 	for _, other := range p.m.store.View().Members() {
-		if other.ID != p.m.identity.MemberID() {
+		if other.ID != p.m.identity.MemberID() && p.m.cluster.Online(other.ID) {
 			names = append(names, other.Name)
 		}
 	}

@@ -30,6 +30,7 @@ import (
 	"muster/node/runtime"
 	"muster/node/runtime/lxc"
 	"muster/rpc/mux"
+	"muster/rpc/peer"
 	"muster/rpc/rest"
 	"muster/state"
 	"muster/state/store"
@@ -50,6 +51,9 @@ type member struct {
 	mux      *mux.Mux
 	coord    *coord.Node
 	store    *store.Store
+	book     *book
+	peers    *peer.Peers
+	planes   planes
 	events   *cluster.Events
 	ops      *cluster.Operations
 	runtime  runtime.Runtime
@@ -58,7 +62,14 @@ type member struct {
 	rest     *rest.Server
 	driver   runtime.Driver
 
+	// background counts what answers other members, from open to close;
+	// stopBackground ends it.
+	background     sync.WaitGroup
+	stopBackground context.CancelFunc
+
 	ready atomic.Bool
+	// rejoin says that the daemon is to begin anew, as a member of a cluster.
+	rejoin atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
@@ -88,16 +99,76 @@ func serve(ctx context.Context, options serveOptions) error {
 	}
 	defer unlock()
 
+	var local net.Listener
+	defer func() {
+		if local != nil {
+			_ = local.Close()
+		}
+	}()
+	for {
+		again, err := serveOnce(ctx, dir, log, group, &local)
+		if err != nil || !again {
+			return err
+		}
+		log.Info("this server has joined a cluster and begins anew as its member")
+	}
+}
+
+// serveOnce is one life of the daemon; again says that it is to begin another.
+func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, local *net.Listener) (again bool, err error) {
+	if err := finishJoining(dir); err != nil {
+		return false, err
+	}
 	m := &member{dir: dir, ended: make(chan struct{})}
 	defer m.close(ctx)
 	if err := m.open(ctx, log, group); err != nil {
-		return err
+		return false, err
 	}
-	local, err := localListener(dir, group)
-	if err != nil {
-		return err
+	// Only now: who finds the socket finds a daemon behind it.
+	if *local == nil {
+		if *local, err = localListener(dir, group); err != nil {
+			return false, err
+		}
 	}
-	return m.run(ctx, local)
+	lending := &lent{Listener: *local}
+	if err := lending.open(); err != nil {
+		return false, err
+	}
+	err = m.run(ctx, lending)
+	return m.rejoin.Load() && ctx.Err() == nil, err
+}
+
+// lent is a listener that outlives its user: closing it only ends Accept.
+type lent struct {
+	net.Listener
+}
+
+// timed is a listener whose Accept can be interrupted.
+type timed interface{ SetDeadline(at time.Time) error }
+
+// open takes back what Close did.
+func (l *lent) open() error {
+	if t, ok := l.Listener.(timed); ok {
+		return t.SetDeadline(time.Time{})
+	}
+	return nil
+}
+
+// Accept implements net.Listener.
+func (l *lent) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, net.ErrClosed
+	}
+	return conn, err
+}
+
+// Close implements net.Listener.
+func (l *lent) Close() error {
+	if t, ok := l.Listener.(timed); ok {
+		return t.SetDeadline(time.Unix(1, 0))
+	}
+	return l.Listener.Close()
 }
 
 // openLog makes the log: warnings and worse unless asked for more.
@@ -154,12 +225,30 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	id := m.identity.MemberID()
 	m.events = cluster.NewEvents(cluster.EventsConfig{Location: m.location})
 	m.log = slog.New(m.events.LogHandler(log.Handler()))
-	if m.mux, err = mux.New(mux.Config{Identity: m.identity, Log: m.log}); err != nil {
+	if m.book, err = openBook(m.dir); err != nil {
 		return err
 	}
-	if m.coord, err = coord.Open(ctx, coord.Config{Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: true, Log: m.log}); err != nil {
+	joined, others := m.book.joined(), m.book.others(id) > 0
+	if m.mux, err = mux.New(mux.Config{Identity: m.identity, Admit: m.admit, Log: m.log}); err != nil {
 		return err
 	}
+	m.peers = peer.New(m.peerConfig())
+	answering, stop := context.WithCancel(context.WithoutCancel(ctx))
+	m.stopBackground = stop
+	m.answerPeers(answering)
+	if self, known := m.book.find(id); known {
+		// The others' logs need this one's answers before it can be up to date.
+		if err := m.mux.SetAddress(ctx, self.Address); err != nil {
+			return err
+		}
+	}
+	m.coord, err = coord.Open(ctx, coord.Config{
+		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Streams: streams{m}, Forward: m.peers, Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.planes.coord.Store(m.coord)
 	host, err := os.Hostname()
 	if err != nil || state.ValidateMemberName(host) != nil {
 		host = "member1"
@@ -167,10 +256,13 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.store, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(m.dir, "database"), Log: m.log,
 		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
+		Join:   joined, Patient: others, Remote: m.peers, Others: func() []string { return m.book.ids(id) },
+		Dial: func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.Dqlite) },
 	})
 	if err != nil {
 		return err
 	}
+	m.planes.store.Store(m.store)
 	m.ops, err = cluster.NewOperations(cluster.OperationsConfig{
 		Coord: m.coord, Member: id, Events: m.events, Log: m.log,
 		Location: func(string) string { return m.location() },
@@ -181,20 +273,29 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	if err := m.openNode(ctx); err != nil {
 		return err
 	}
+	if joined || others {
+		if err := m.awaitMembership(ctx); err != nil {
+			return err
+		}
+	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers,
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
 		return err
 	}
-	m.rest, err = rest.New(m.restConfig(group))
-	return err
+	if m.rest, err = rest.New(m.restConfig(group)); err != nil {
+		return err
+	}
+	m.planes.rest.Store(m.rest)
+	return nil
 }
 
 // location is this member's name as clients know it.
 func (m *member) location() string {
-	if m.cluster == nil || len(m.store.View().Members()) < 2 {
+	if m.cluster == nil || !m.cluster.Clustered() {
 		return "none"
 	}
 	return m.cluster.Self()
@@ -291,6 +392,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	}
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })
+	group.Go(func() error { return m.keepBook(ctx) })
 	group.Go(func() error { m.cluster.AutoStart(ctx); return nil })
 	group.Go(func() error {
 		defer cancel()
@@ -325,7 +427,12 @@ func ignoreCancel(err error) error {
 func (m *member) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
+	m.handOver(ctx)
 	var failed []error
+	if m.stopBackground != nil {
+		m.stopBackground()
+		m.background.Wait()
+	}
 	if m.ops != nil {
 		failed = append(failed, m.ops.Close(ctx))
 	}
@@ -341,6 +448,9 @@ func (m *member) close(ctx context.Context) {
 	if m.coord != nil {
 		failed = append(failed, m.coord.Close())
 	}
+	if m.peers != nil {
+		failed = append(failed, m.peers.Close())
+	}
 	if m.mux != nil {
 		failed = append(failed, m.mux.Close())
 	}
@@ -349,6 +459,19 @@ func (m *member) close(ctx context.Context) {
 	}
 	if err := errors.Join(failed...); err != nil && m.log != nil {
 		m.log.Error("end the daemon", "error", err)
+	}
+}
+
+// handOver lets others lead before this member goes, so that nobody waits for an
+// election. What can't be handed over in a moment is elected.
+func (m *member) handOver(ctx context.Context) {
+	if m.cluster == nil || m.book.others(m.identity.MemberID()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := errors.Join(m.store.HandOver(ctx), m.coord.HandOver(ctx)); err != nil {
+		m.log.Info("the others elect who leads", "error", err)
 	}
 }
 
@@ -362,9 +485,12 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
-	m.endOnce.Do(func() { close(m.ended) })
+	m.end()
 	return nil
 }
+
+// end makes run return.
+func (m *member) end() { m.endOnce.Do(func() { close(m.ended) }) }
 
 // Query implements rest.Daemon.
 func (m *member) Query(ctx context.Context, statement string, write bool) (*store.Table, error) {

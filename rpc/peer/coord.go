@@ -3,6 +3,8 @@ package peer
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	"muster/cluster/coord"
 	peerpb "muster/rpc/peer/proto"
 )
@@ -23,6 +25,16 @@ func (p *Peers) Forward(ctx context.Context, coordinator string, data []byte) (u
 	return answer.GetIndex(), nil
 }
 
+// Ping returns nil when the member answers; otherwise it is ErrUnavailable.
+func (p *Peers) Ping(ctx context.Context, memberID string) error {
+	conn, err := p.conn(memberID)
+	if err != nil {
+		return err
+	}
+	_, err = peerpb.NewCoordClient(conn).Ping(ctx, &peerpb.PingRequest{}, grpc.WaitForReady(true))
+	return fromWire(memberID, err)
+}
+
 // coordServer answers for the coordination plane.
 type coordServer struct {
 	peerpb.UnimplementedCoordServer
@@ -40,6 +52,11 @@ func (s coordServer) Propose(ctx context.Context, r *peerpb.ProposeRequest) (*pe
 		return nil, toWire(err)
 	}
 	return &peerpb.ProposeResponse{Index: index}, nil
+}
+
+// Ping implements peerpb.CoordServer.
+func (s coordServer) Ping(context.Context, *peerpb.PingRequest) (*peerpb.PingResponse, error) {
+	return &peerpb.PingResponse{}, nil
 }
 
 var _ coord.Forwarder = (*Peers)(nil)

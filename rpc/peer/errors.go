@@ -47,7 +47,7 @@ func fromWire(member string, err error) error {
 		return err
 	}
 	for kind, code := range kinds {
-		if code == answer.Code() && kind != state.ErrUnavailable {
+		if code == answer.Code() && !errors.Is(kind, state.ErrUnavailable) {
 			return state.Errorf(kind, "%s", answer.Message())
 		}
 	}

@@ -50,6 +50,7 @@ type Local struct {
 type Store interface {
 	ApplyEnvelope(ctx context.Context, envelope store.Envelope) (store.Result, error)
 	LeaderRevision(ctx context.Context) (state.Revision, error)
+	KnownLeader(ctx context.Context) (string, error)
 	Watch(ctx context.Context, since state.Revision, send func(store.Batch) error) error
 }
 

@@ -50,6 +50,8 @@ func (f *fake) ApplyEnvelope(_ context.Context, envelope store.Envelope) (store.
 
 func (f *fake) LeaderRevision(context.Context) (state.Revision, error) { return 42, f.err }
 
+func (f *fake) KnownLeader(context.Context) (string, error) { return "cat", f.err }
+
 func (f *fake) Watch(ctx context.Context, _ state.Revision, send func(store.Batch) error) error {
 	for _, batch := range f.batches {
 		if err := send(batch); err != nil {
@@ -143,6 +145,9 @@ func TestCommandsGoThereAndOutcomesComeBack(t *testing.T) {
 	}
 	if revision, err := ant.Revision(t.Context(), "bee"); err != nil || revision != 42 {
 		t.Errorf("Revision = %d, %v; want 42", revision, err)
+	}
+	if leader, err := ant.Leader(t.Context(), "bee"); err != nil || leader != "cat" {
+		t.Errorf("Leader = %q, %v; want cat", leader, err)
 	}
 	if index, err := ant.Forward(t.Context(), "bee", []byte("abc")); err != nil || index != 3 {
 		t.Errorf("Forward = %d, %v; want 3", index, err)

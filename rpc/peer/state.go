@@ -37,6 +37,16 @@ func (p *Peers) Revision(ctx context.Context, memberID string) (state.Revision, 
 	return state.Revision(answer.GetRevision()), fromWire(memberID, err)
 }
 
+// Leader implements store.Remote.
+func (p *Peers) Leader(ctx context.Context, memberID string) (string, error) {
+	conn, err := p.conn(memberID)
+	if err != nil {
+		return "", err
+	}
+	answer, err := peerpb.NewStateClient(conn).Leader(ctx, &peerpb.LeaderRequest{})
+	return answer.GetMemberId(), fromWire(memberID, err)
+}
+
 // Watch implements store.Remote.
 func (p *Peers) Watch(ctx context.Context, memberID string, since state.Revision, send func(store.Batch) error) error {
 	conn, err := p.conn(memberID)
@@ -89,6 +99,15 @@ func (s stateServer) Revision(ctx context.Context, _ *peerpb.RevisionRequest) (*
 		return nil, toWire(err)
 	}
 	return &peerpb.RevisionResponse{Revision: int64(revision)}, nil
+}
+
+// Leader implements peerpb.StateServer.
+func (s stateServer) Leader(ctx context.Context, _ *peerpb.LeaderRequest) (*peerpb.LeaderResponse, error) {
+	leader, err := s.store.KnownLeader(ctx)
+	if err != nil {
+		return nil, toWire(err)
+	}
+	return &peerpb.LeaderResponse{MemberId: leader}, nil
 }
 
 // Watch implements peerpb.StateServer.

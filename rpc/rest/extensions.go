@@ -60,6 +60,9 @@ var extensions = []extension{
 	{"network_state", "networks tell how they are on a member", "TestLXC"},
 	{"instance_nic_network", "a nic names its network", "TestLXC"},
 	{"storage", "storage pools are managed", "TestLXC"},
+	{"clustering", "servers form a cluster", "TestCluster"},
+	{"clustering_join", "a server joins a cluster through the API", "TestCluster"},
+	{"clustering_join_token", "a token lets a server join once", "TestCluster"},
 	{"storage_volume_state", "volumes tell the space they take", "TestLXC"},
 }
 

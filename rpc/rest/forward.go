@@ -10,7 +10,8 @@ import (
 
 // Thing names what a request acts on, as far as finding its owner needs.
 type Thing struct {
-	// Kind is "instance", "volume" or "operation".
+	// Kind is "instance", "volume", "operation", or "host" for what is made or kept on
+	// the member that has the storage. An empty Kind is whichever member was asked.
 	Kind    string
 	Project string
 	// Pool and Type are a volume's.
@@ -60,6 +61,24 @@ var (
 	instanceOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "instance", Project: projectName(r), Name: r.PathValue("name")}
 	}}
+	// host is answered by the member that has the storage, or the one that ?target=
+	// names.
+	host = policy{target: true, thing: func(*http.Request) Thing { return Thing{Kind: "host"} }}
+	// hostForState is a list to which the host adds how its instances are, when the
+	// caller asks for that.
+	hostForState = policy{thing: func(r *http.Request) Thing {
+		if r.URL.Query().Get("recursion") == "2" {
+			return Thing{Kind: "host"}
+		}
+		return Thing{}
+	}}
+	// ownerForState is an instance whose owner adds how it is, when the caller asks.
+	ownerForState = policy{thing: func(r *http.Request) Thing {
+		if r.URL.Query().Get("recursion") == "" {
+			return Thing{}
+		}
+		return instanceOwner.thing(r)
+	}}
 	// operationOwner is answered by the member that runs operation {id}.
 	operationOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "operation", Name: r.PathValue("id")}
@@ -88,7 +107,11 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 	if p.thing == nil || s.cfg.Placement == nil {
 		return "", nil
 	}
-	owner, err := s.cfg.Placement.Owner(r.Context(), p.thing(r))
+	thing := p.thing(r)
+	if thing.Kind == "" {
+		return "", nil
+	}
+	owner, err := s.cfg.Placement.Owner(r.Context(), thing)
 	if err != nil || owner == s.cfg.Placement.Self() {
 		return "", err
 	}

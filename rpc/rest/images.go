@@ -53,7 +53,7 @@ func (x images) routes() []route {
 			description: "Callers who are not trusted see public images.",
 		},
 		{
-			pattern: "POST /1.0/images", access: trusted, handle: x.create, streams: true,
+			pattern: "POST /1.0/images", access: trusted, on: host, handle: x.create, streams: true,
 			announces: []string{"image_compression_algorithm", "image_create_aliases"},
 			summary:   "Upload an image, or publish an instance", body: api.ImagesPost{}, returns: api.Operation{}, async: true, query: project,
 			description: "A body that is not JSON is a unified tarball, or multipart with the parts metadata and rootfs. " +
@@ -72,20 +72,20 @@ func (x images) routes() []route {
 			summary: "Change parts of an image's properties", body: api.ImagePut{}, query: project,
 		},
 		{
-			pattern: "DELETE /1.0/images/{fingerprint}", access: trusted, handle: x.delete,
+			pattern: "DELETE /1.0/images/{fingerprint}", access: trusted, on: host, handle: x.delete,
 			summary: "Delete an image", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/images/{fingerprint}/export", access: public, handle: x.export, streams: true,
+			pattern: "GET /1.0/images/{fingerprint}/export", access: public, on: host, handle: x.export, streams: true,
 			summary: "Download an image", returns: rawBody{}, query: secret,
 			description: "A split image is multipart, with the parts metadata and rootfs.",
 		},
 		{
-			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, handle: x.secret,
+			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, on: host, handle: x.secret,
 			summary: "Let somebody who is not trusted download the image once", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "POST /1.0/images/{fingerprint}/refresh", access: trusted, handle: x.refresh,
+			pattern: "POST /1.0/images/{fingerprint}/refresh", access: trusted, on: host, handle: x.refresh,
 			summary: "Update an image from its source", returns: api.Operation{}, async: true, query: project,
 		},
 	}

@@ -50,21 +50,21 @@ func (x instances) routes() []route {
 	project := []parameter{projectParameter}
 	return []route{
 		{
-			pattern: "GET /1.0/instances", access: trusted, handle: x.list, announces: instanceExtensions,
+			pattern: "GET /1.0/instances", access: trusted, on: hostForState, handle: x.list, announces: instanceExtensions,
 			summary: "List instances", returns: []api.Instance{},
 			query: []parameter{projectParameter, recursionParameter, filterParameter, {"all-projects", "boolean", "List the instances of all projects."}, {"instance-type", "string", "container or virtual-machine."}},
 		},
 		{
-			pattern: "POST /1.0/instances", access: trusted, on: toTarget, handle: x.create,
+			pattern: "POST /1.0/instances", access: trusted, on: host, handle: x.create,
 			summary: "Create an instance", body: api.InstancesPost{}, returns: api.Operation{}, async: true,
 			query: []parameter{projectParameter, targetParameter},
 		},
 		{
-			pattern: "PUT /1.0/instances", access: trusted, handle: x.changeAll,
+			pattern: "PUT /1.0/instances", access: trusted, on: host, handle: x.changeAll,
 			summary: "Change the state of all instances", body: api.InstancesPut{}, returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/instances/{name}", access: trusted, handle: x.get, tagged: true,
+			pattern: "GET /1.0/instances/{name}", access: trusted, on: ownerForState, handle: x.get, tagged: true,
 			summary: "Show an instance", returns: api.Instance{}, query: []parameter{projectParameter, recursionParameter},
 		},
 		{

@@ -15,6 +15,9 @@ type Daemon interface {
 	// Shutdown ends the daemon soon after it returns; with stopInstances every
 	// instance is stopped first, before it returns.
 	Shutdown(ctx context.Context, stopInstances bool) error
+	// Join makes this server a member of another's cluster, which it becomes soon
+	// after Join has returned. When it fails nothing has changed.
+	Join(ctx context.Context, join JoinSpec) error
 	// Query runs SQL against the state plane; write allows changes.
 	Query(ctx context.Context, statement string, write bool) (*store.Table, error)
 }

@@ -49,31 +49,31 @@ func (x networks) routes() []route {
 	target := []parameter{projectParameter, targetParameter}
 	return []route{
 		{
-			pattern: "GET /1.0/networks", access: trusted, handle: x.list, announces: []string{"network", "instance_nic_network"},
+			pattern: "GET /1.0/networks", access: trusted, on: host, handle: x.list, announces: []string{"network", "instance_nic_network"},
 			summary: "List networks, and the interfaces of this member", returns: []api.Network{}, query: []parameter{projectParameter, recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/networks", access: admin, on: toTarget, handle: x.create,
+			pattern: "POST /1.0/networks", access: admin, on: host, handle: x.create,
 			summary: "Create a bridge", body: api.NetworksPost{}, status: http.StatusCreated, query: target,
 		},
 		{
-			pattern: "GET /1.0/networks/{name}", access: trusted, on: toTarget, handle: x.get, tagged: true,
+			pattern: "GET /1.0/networks/{name}", access: trusted, on: host, handle: x.get, tagged: true,
 			summary: "Show a network", returns: api.Network{}, query: target,
 		},
 		{
-			pattern: "PUT /1.0/networks/{name}", access: admin, on: toTarget, handle: x.put, tagged: true,
+			pattern: "PUT /1.0/networks/{name}", access: admin, on: host, handle: x.put, tagged: true,
 			summary: "Replace a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
-			pattern: "PATCH /1.0/networks/{name}", access: admin, on: toTarget, handle: x.patch, tagged: true,
+			pattern: "PATCH /1.0/networks/{name}", access: admin, on: host, handle: x.patch, tagged: true,
 			summary: "Change parts of a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
-			pattern: "POST /1.0/networks/{name}", access: admin, handle: x.rename,
+			pattern: "POST /1.0/networks/{name}", access: admin, on: host, handle: x.rename,
 			summary: "Rename a network that nothing uses", body: api.NetworkPost{}, status: http.StatusCreated, query: target[:1],
 		},
 		{
-			pattern: "DELETE /1.0/networks/{name}", access: admin, handle: x.delete,
+			pattern: "DELETE /1.0/networks/{name}", access: admin, on: host, handle: x.delete,
 			summary: "Delete a network that nothing uses", query: target[:1],
 		},
 		{
@@ -81,7 +81,7 @@ func (x networks) routes() []route {
 			summary: "List the addresses that the network has handed out", returns: []api.NetworkLease{}, query: target,
 		},
 		{
-			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: toTarget, handle: x.state, announces: []string{"network_state"},
+			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: host, handle: x.state, announces: []string{"network_state"},
 			summary: "Show how a network is on a member", returns: api.NetworkState{}, query: target,
 		},
 	}

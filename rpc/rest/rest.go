@@ -58,6 +58,8 @@ type Config struct {
 	Images       ImageStore
 	Networks     NetworkStore
 	Pools        PoolStore
+	// Members needs Daemon too.
+	Members MemberStore
 	// Daemon answers the daemon's own subcommands, on the local socket only.
 	Daemon Daemon
 }

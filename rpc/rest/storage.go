@@ -41,27 +41,27 @@ func (x pools) routes() []route {
 			summary: "List storage pools", returns: []api.StoragePool{}, query: []parameter{recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/storage-pools", access: admin, on: toTarget, handle: x.create,
+			pattern: "POST /1.0/storage-pools", access: admin, on: host, handle: x.create,
 			summary: "Create a storage pool", body: api.StoragePoolsPost{}, status: http.StatusCreated, query: target,
 		},
 		{
-			pattern: "GET " + one, access: trusted, on: toTarget, handle: x.get, tagged: true,
+			pattern: "GET " + one, access: trusted, on: host, handle: x.get, tagged: true,
 			summary: "Show a storage pool", returns: api.StoragePool{}, query: target,
 		},
 		{
-			pattern: "PUT " + one, access: admin, on: toTarget, handle: x.put, tagged: true,
+			pattern: "PUT " + one, access: admin, on: host, handle: x.put, tagged: true,
 			summary: "Replace a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
-			pattern: "PATCH " + one, access: admin, on: toTarget, handle: x.patch, tagged: true,
+			pattern: "PATCH " + one, access: admin, on: host, handle: x.patch, tagged: true,
 			summary: "Change parts of a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
-			pattern: "DELETE " + one, access: admin, handle: x.delete,
+			pattern: "DELETE " + one, access: admin, on: host, handle: x.delete,
 			summary: "Delete a pool that nothing uses",
 		},
 		{
-			pattern: "GET " + one + "/resources", access: trusted, on: toTarget, handle: x.resources,
+			pattern: "GET " + one + "/resources", access: trusted, on: host, handle: x.resources,
 			summary: "Show a pool's space", returns: api.ResourcesStoragePool{}, query: target,
 		},
 		{

@@ -42,6 +42,9 @@ func table(cfg Config) []route {
 	if cfg.Daemon != nil {
 		add(internal{cfg.Daemon}.routes())
 	}
+	if cfg.Members != nil {
+		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host}.routes())
+	}
 	if cfg.Pools != nil {
 		add(pools{view, cfg.Pools, cfg.Host}.routes())
 	}

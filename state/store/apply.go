@@ -106,7 +106,45 @@ func (s *Store) guide(ctx context.Context) string {
 		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
 		return ""
 	}
-	return leader
+	if leader != "" || s.cfg.Remote == nil || s.cfg.Others == nil {
+		return leader
+	}
+	return s.askAround(ctx)
+}
+
+// askAround asks all other members at once and takes the first answer.
+func (s *Store) askAround(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	others := s.cfg.Others()
+	answers := make(chan string, len(others))
+	for _, id := range others {
+		asking.Go(func() {
+			leader, err := s.cfg.Remote.Leader(ctx, id)
+			if err != nil {
+				s.cfg.Log.DebugContext(ctx, "ask another member for the leader", "member_id", id, "error", err)
+			}
+			answers <- leader
+		})
+	}
+	for range others {
+		if leader := <-answers; leader != "" {
+			cancel()
+			return leader
+		}
+	}
+	return ""
+}
+
+// KnownLeader answers another member: the ID of the leader as far as this member
+// knows without asking, or "".
+func (s *Store) KnownLeader(ctx context.Context) (string, error) {
+	if s.writer.leading.Load() {
+		return s.node.address, nil
+	}
+	return s.node.leader(ctx)
 }
 
 // Barrier returns when this member's View shows everything that was acknowledged
@@ -141,8 +179,7 @@ func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
 // returns when ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		leader, err := s.node.leader(ctx)
-		if err == nil && leader != "" && leader != s.node.address {
+		if leader := s.guide(ctx); leader != "" && leader != s.node.address {
 			s.followLeader(ctx, leader)
 		}
 		select {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +42,7 @@ func newLab(t *testing.T, members int) *lab {
 		m := labMember{l, id}
 		s, err := Open(t.Context(), Config{
 			Dir: filepath.Join(t.TempDir(), id), Member: state.Member{ID: id, Name: "name-" + id}, Join: n > 0,
-			Dial: m.dial, Remote: m, NetworkLatency: 5 * time.Millisecond,
+			Dial: m.dial, Remote: m, Others: m.others, NetworkLatency: 5 * time.Millisecond,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -117,6 +119,23 @@ func (m labMember) Revision(ctx context.Context, id string) (state.Revision, err
 		return 0, err
 	}
 	return s.LeaderRevision(ctx)
+}
+
+func (m labMember) Leader(ctx context.Context, id string) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := m.reach(id, cancel)
+	if err != nil {
+		return "", err
+	}
+	return s.KnownLeader(ctx)
+}
+
+// others are all members but this one.
+func (m labMember) others() []string {
+	m.lab.mu.Lock()
+	defer m.lab.mu.Unlock()
+	return slices.DeleteFunc(slices.Collect(maps.Keys(m.lab.stores)), func(id string) bool { return id == m.id })
 }
 
 func (m labMember) Watch(ctx context.Context, id string, since state.Revision, send func(Batch) error) error {
@@ -356,6 +375,9 @@ func TestRolesAreAssigned(t *testing.T) {
 	got, err := s.Roles(t.Context())
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("roles differ (%v):\n%s", err, diff)
+	}
+	if err := l.stores[others[0]].Barrier(t.Context()); err != nil {
+		t.Errorf("a stand-by does not follow: %v", err)
 	}
 	if err := l.stores[others[0]].Assign(t.Context(), want); !errors.Is(err, state.ErrUnavailable) {
 		t.Errorf("Assign on another member: %v; want ErrUnavailable", err)

@@ -33,8 +33,13 @@ var roles = map[Role]client.NodeRole{Voter: client.Voter, Standby: client.StandB
 // the leader can add a member without asking it. dqlite.GenerateID mixes the time in.
 func nodeNumber(memberID string) uint64 {
 	sum := sha256.Sum256([]byte(memberID))
-	// The first member has the number that dqlite begins a cluster with.
-	return max(binary.BigEndian.Uint64(sum[:]), dqlite.BootstrapID+1)
+	number := binary.BigEndian.Uint64(sum[:])
+	// No node has the number zero, and the first one has that with which dqlite
+	// begins a cluster.
+	for number == 0 || number == dqlite.BootstrapID {
+		number++
+	}
+	return number
 }
 
 // Roles returns who takes part in the consensus, by member ID, as this member's log

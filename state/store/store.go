@@ -39,8 +39,12 @@ type Config struct {
 	Dial func(ctx context.Context, memberID string) (net.Conn, error)
 	// Remote reaches the stores of other members, or is nil while there is none.
 	Remote Remote
-	// Patient says that there are other members: Open then waits for a leader for as
-	// long as its context lives, and not only for a moment.
+	// Others returns the IDs of the other members, which are asked who leads when this
+	// one's log can't tell: libdqlite keeps it from members that have no vote. It may
+	// be nil.
+	Others func() []string
+	// Patient says that there are other members: Open does not wait for the View then,
+	// because the others may need this store's Accept before they can answer.
 	Patient bool
 	// NetworkLatency is the usual one-way delay between members, from which the
 	// election timeouts derive. Zero means 10 ms.
@@ -56,6 +60,8 @@ type Remote interface {
 	Apply(ctx context.Context, memberID string, envelope Envelope) (Result, error)
 	// Revision calls LeaderRevision there.
 	Revision(ctx context.Context, memberID string) (state.Revision, error)
+	// Leader calls KnownLeader there.
+	Leader(ctx context.Context, memberID string) (string, error)
 	// Watch calls Watch there and hands on what it sends.
 	Watch(ctx context.Context, memberID string, since state.Revision, send func(Batch) error) error
 }
@@ -111,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Remote != nil {
 		s.running.Go(func() { s.follow(running) })
 	}
-	if !cfg.Join {
+	if !cfg.Join && !cfg.Patient {
 		if err := s.begin(ctx); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
@@ -121,12 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // begin waits for the View, and makes the cluster when there is none.
 func (s *Store) begin(ctx context.Context) error {
-	err := s.Barrier(ctx)
-	for s.cfg.Patient && errors.Is(err, state.ErrUnavailable) && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "waiting for most of the database's members", "error", err)
-		err = s.Barrier(ctx)
-	}
-	if err != nil {
+	if err := s.Barrier(ctx); err != nil {
 		return err
 	}
 	if s.View().Revision() > 0 {
@@ -169,14 +170,10 @@ func (s *Store) WaitRevision(ctx context.Context, revision state.Revision) error
 // Leader returns the ID of the member that leads the database, as far as this
 // member knows; ErrUnavailable when there is none.
 func (s *Store) Leader(ctx context.Context) (string, error) {
-	leader, err := s.node.leader(ctx)
-	if err == nil && leader == "" {
-		err = errors.New("an election is under way, or too few members can talk to each other")
+	if leader := s.guide(ctx); leader != "" {
+		return leader, nil
 	}
-	if err != nil {
-		return "", state.Errorf(state.ErrUnavailable, "the database has no leader: %w", err)
-	}
-	return leader, nil
+	return "", state.Errorf(state.ErrUnavailable, "the database has no leader: an election is under way, or too few members can talk to each other")
 }
 
 // bootstrap makes what a new cluster has.

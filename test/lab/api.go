@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,4 +229,30 @@ func (m *Member) purge() error {
 		do(http.MethodDelete, pool, nil)
 	}
 	return errors.Join(failed...)
+}
+
+// must sends a request that is to succeed, without waiting for an operation.
+func (m *Member) must(method, path string, body any) Answer {
+	m.t.Helper()
+	answer, err := m.Request(m.t.Context(), method, path, body, nil)
+	if err != nil || answer.Code >= 400 {
+		m.t.Fatalf("%s %s: %v, %d: %s", method, path, err, answer.Code, answer.Error)
+	}
+	return answer
+}
+
+func (m *Member) decode(answer Answer, value any) {
+	m.t.Helper()
+	if err := json.Unmarshal(answer.Metadata, value); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Encode writes a token the way it is handed over.
+func Encode(token any) string {
+	data, err := json.Marshal(token)
+	if err != nil {
+		panic(err) // plain maps always encode
+	}
+	return base64.StdEncoding.EncodeToString(data)
 }

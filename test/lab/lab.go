@@ -32,7 +32,9 @@ type Member struct {
 	// Dir is the daemon's directory, Bin where its programs are.
 	Dir, Bin string
 
-	t       testing.TB
+	t testing.TB
+	// holders are the members whose things are removed before this one goes.
+	holders []*Member
 	options Options
 	daemon  *exec.Cmd
 	done    chan error
@@ -87,6 +89,7 @@ func Start(t testing.TB, options Options) *Member {
 		t.Fatal(err)
 	}
 	m := &Member{Dir: dir, Bin: bin, t: t, options: options}
+	m.holders = []*Member{m}
 	t.Cleanup(m.destroy)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
@@ -244,8 +247,13 @@ func (m *Member) destroy() {
 	if m.t.Failed() {
 		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 25))
 	}
-	if err := m.purge(); err != nil {
-		m.t.Errorf("remove what the test made: %v", err)
+	for _, holder := range m.holders {
+		if holder.daemon == nil {
+			holder.Up()
+		}
+		if err := holder.purge(); err != nil {
+			m.t.Errorf("remove what the test made: %v", err)
+		}
 	}
 	if out, err := m.Command("musterd", "shutdown").CombinedOutput(); err != nil {
 		m.t.Errorf("musterd shutdown: %v\n%s", err, out)

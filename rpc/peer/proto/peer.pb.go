@@ -293,6 +293,87 @@ func (x *RevisionResponse) GetRevision() int64 {
 	return 0
 }
 
+type LeaderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderRequest) Reset() {
+	*x = LeaderRequest{}
+	mi := &file_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderRequest) ProtoMessage() {}
+
+func (x *LeaderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderRequest.ProtoReflect.Descriptor instead.
+func (*LeaderRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{5}
+}
+
+type LeaderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty when it does not know.
+	MemberId      string `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderResponse) Reset() {
+	*x = LeaderResponse{}
+	mi := &file_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderResponse) ProtoMessage() {}
+
+func (x *LeaderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderResponse.ProtoReflect.Descriptor instead.
+func (*LeaderResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LeaderResponse) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         int64                  `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
@@ -302,7 +383,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +395,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +408,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchRequest) GetSince() int64 {
@@ -348,7 +429,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +441,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +454,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchResponse) GetSnapshot() bool {
@@ -416,7 +497,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +509,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +522,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Record) GetRevision() int64 {
@@ -516,7 +597,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +609,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +622,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProposeRequest) GetEntry() []byte {
@@ -562,7 +643,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +655,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +668,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -604,6 +685,78 @@ func (x *ProposeResponse) GetNotApplied() bool {
 	return false
 }
 
+type PingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingRequest) Reset() {
+	*x = PingRequest{}
+	mi := &file_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingRequest) ProtoMessage() {}
+
+func (x *PingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
+func (*PingRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{12}
+}
+
+type PingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingResponse) Reset() {
+	*x = PingResponse{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingResponse) ProtoMessage() {}
+
+func (x *PingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
+func (*PingResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
 type CarryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
@@ -613,7 +766,7 @@ type CarryRequest struct {
 
 func (x *CarryRequest) Reset() {
 	*x = CarryRequest{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +778,7 @@ func (x *CarryRequest) String() string {
 func (*CarryRequest) ProtoMessage() {}
 
 func (x *CarryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +791,7 @@ func (x *CarryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryRequest.ProtoReflect.Descriptor instead.
 func (*CarryRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CarryRequest) GetData() []byte {
@@ -657,7 +810,7 @@ type CarryResponse struct {
 
 func (x *CarryResponse) Reset() {
 	*x = CarryResponse{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +822,7 @@ func (x *CarryResponse) String() string {
 func (*CarryResponse) ProtoMessage() {}
 
 func (x *CarryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +835,7 @@ func (x *CarryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryResponse.ProtoReflect.Descriptor instead.
 func (*CarryResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CarryResponse) GetData() []byte {
@@ -714,7 +867,10 @@ const file_peer_proto_rawDesc = "" +
 	"not_leader\x18\x02 \x01(\bR\tnotLeader\"\x11\n" +
 	"\x0fRevisionRequest\".\n" +
 	"\x10RevisionResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"$\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x0f\n" +
+	"\rLeaderRequest\"-\n" +
+	"\x0eLeaderResponse\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"$\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x03R\x05since\"y\n" +
 	"\rWatchResponse\x12\x1a\n" +
@@ -736,17 +892,21 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fProposeResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1f\n" +
 	"\vnot_applied\x18\x02 \x01(\bR\n" +
-	"notApplied\"\"\n" +
+	"notApplied\"\r\n" +
+	"\vPingRequest\"\x0e\n" +
+	"\fPingResponse\"\"\n" +
 	"\fCarryRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"#\n" +
 	"\rCarryResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xe4\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xad\x02\n" +
 	"\x05State\x12D\n" +
 	"\x05Apply\x12\x1c.muster.peer.v1.ApplyRequest\x1a\x1d.muster.peer.v1.ApplyResponse\x12M\n" +
-	"\bRevision\x12\x1f.muster.peer.v1.RevisionRequest\x1a .muster.peer.v1.RevisionResponse\x12F\n" +
-	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012S\n" +
+	"\bRevision\x12\x1f.muster.peer.v1.RevisionRequest\x1a .muster.peer.v1.RevisionResponse\x12G\n" +
+	"\x06Leader\x12\x1d.muster.peer.v1.LeaderRequest\x1a\x1e.muster.peer.v1.LeaderResponse\x12F\n" +
+	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012\x96\x01\n" +
 	"\x05Coord\x12J\n" +
-	"\aPropose\x12\x1e.muster.peer.v1.ProposeRequest\x1a\x1f.muster.peer.v1.ProposeResponse2T\n" +
+	"\aPropose\x12\x1e.muster.peer.v1.ProposeRequest\x1a\x1f.muster.peer.v1.ProposeResponse\x12A\n" +
+	"\x04Ping\x12\x1b.muster.peer.v1.PingRequest\x1a\x1c.muster.peer.v1.PingResponse2T\n" +
 	"\bRequests\x12H\n" +
 	"\x05Carry\x12\x1c.muster.peer.v1.CarryRequest\x1a\x1d.muster.peer.v1.CarryResponse(\x010\x01B\x1eZ\x1cmuster/rpc/peer/proto;peerpbb\x06proto3"
 
@@ -762,39 +922,47 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_peer_proto_goTypes = []any{
 	(*Requestor)(nil),             // 0: muster.peer.v1.Requestor
 	(*ApplyRequest)(nil),          // 1: muster.peer.v1.ApplyRequest
 	(*ApplyResponse)(nil),         // 2: muster.peer.v1.ApplyResponse
 	(*RevisionRequest)(nil),       // 3: muster.peer.v1.RevisionRequest
 	(*RevisionResponse)(nil),      // 4: muster.peer.v1.RevisionResponse
-	(*WatchRequest)(nil),          // 5: muster.peer.v1.WatchRequest
-	(*WatchResponse)(nil),         // 6: muster.peer.v1.WatchResponse
-	(*Record)(nil),                // 7: muster.peer.v1.Record
-	(*ProposeRequest)(nil),        // 8: muster.peer.v1.ProposeRequest
-	(*ProposeResponse)(nil),       // 9: muster.peer.v1.ProposeResponse
-	(*CarryRequest)(nil),          // 10: muster.peer.v1.CarryRequest
-	(*CarryResponse)(nil),         // 11: muster.peer.v1.CarryResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*LeaderRequest)(nil),         // 5: muster.peer.v1.LeaderRequest
+	(*LeaderResponse)(nil),        // 6: muster.peer.v1.LeaderResponse
+	(*WatchRequest)(nil),          // 7: muster.peer.v1.WatchRequest
+	(*WatchResponse)(nil),         // 8: muster.peer.v1.WatchResponse
+	(*Record)(nil),                // 9: muster.peer.v1.Record
+	(*ProposeRequest)(nil),        // 10: muster.peer.v1.ProposeRequest
+	(*ProposeResponse)(nil),       // 11: muster.peer.v1.ProposeResponse
+	(*PingRequest)(nil),           // 12: muster.peer.v1.PingRequest
+	(*PingResponse)(nil),          // 13: muster.peer.v1.PingResponse
+	(*CarryRequest)(nil),          // 14: muster.peer.v1.CarryRequest
+	(*CarryResponse)(nil),         // 15: muster.peer.v1.CarryResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_peer_proto_depIdxs = []int32{
 	0,  // 0: muster.peer.v1.ApplyRequest.requestor:type_name -> muster.peer.v1.Requestor
-	7,  // 1: muster.peer.v1.WatchResponse.records:type_name -> muster.peer.v1.Record
+	9,  // 1: muster.peer.v1.WatchResponse.records:type_name -> muster.peer.v1.Record
 	0,  // 2: muster.peer.v1.Record.requestor:type_name -> muster.peer.v1.Requestor
-	12, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
+	16, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
 	1,  // 4: muster.peer.v1.State.Apply:input_type -> muster.peer.v1.ApplyRequest
 	3,  // 5: muster.peer.v1.State.Revision:input_type -> muster.peer.v1.RevisionRequest
-	5,  // 6: muster.peer.v1.State.Watch:input_type -> muster.peer.v1.WatchRequest
-	8,  // 7: muster.peer.v1.Coord.Propose:input_type -> muster.peer.v1.ProposeRequest
-	10, // 8: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
-	2,  // 9: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
-	4,  // 10: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
-	6,  // 11: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
-	9,  // 12: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
-	11, // 13: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
-	9,  // [9:14] is the sub-list for method output_type
-	4,  // [4:9] is the sub-list for method input_type
+	5,  // 6: muster.peer.v1.State.Leader:input_type -> muster.peer.v1.LeaderRequest
+	7,  // 7: muster.peer.v1.State.Watch:input_type -> muster.peer.v1.WatchRequest
+	10, // 8: muster.peer.v1.Coord.Propose:input_type -> muster.peer.v1.ProposeRequest
+	12, // 9: muster.peer.v1.Coord.Ping:input_type -> muster.peer.v1.PingRequest
+	14, // 10: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
+	2,  // 11: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
+	4,  // 12: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
+	6,  // 13: muster.peer.v1.State.Leader:output_type -> muster.peer.v1.LeaderResponse
+	8,  // 14: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
+	11, // 15: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
+	13, // 16: muster.peer.v1.Coord.Ping:output_type -> muster.peer.v1.PingResponse
+	15, // 17: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -811,7 +979,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

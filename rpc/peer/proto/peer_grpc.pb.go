@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	State_Apply_FullMethodName    = "/muster.peer.v1.State/Apply"
 	State_Revision_FullMethodName = "/muster.peer.v1.State/Revision"
+	State_Leader_FullMethodName   = "/muster.peer.v1.State/Leader"
 	State_Watch_FullMethodName    = "/muster.peer.v1.State/Watch"
 )
 
@@ -38,6 +39,8 @@ type StateClient interface {
 	// Revision is that of the last change that was acknowledged anywhere. Only the
 	// leader of the database answers.
 	Revision(ctx context.Context, in *RevisionRequest, opts ...grpc.CallOption) (*RevisionResponse, error)
+	// Leader is the member that leads the database, as far as the one asked knows.
+	Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error)
 	// Watch streams what changes after a revision. A member that is too far behind
 	// gets everything first.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -65,6 +68,16 @@ func (c *stateClient) Revision(ctx context.Context, in *RevisionRequest, opts ..
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevisionResponse)
 	err := c.cc.Invoke(ctx, State_Revision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateClient) Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaderResponse)
+	err := c.cc.Invoke(ctx, State_Leader_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +114,8 @@ type StateServer interface {
 	// Revision is that of the last change that was acknowledged anywhere. Only the
 	// leader of the database answers.
 	Revision(context.Context, *RevisionRequest) (*RevisionResponse, error)
+	// Leader is the member that leads the database, as far as the one asked knows.
+	Leader(context.Context, *LeaderRequest) (*LeaderResponse, error)
 	// Watch streams what changes after a revision. A member that is too far behind
 	// gets everything first.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
@@ -119,6 +134,9 @@ func (UnimplementedStateServer) Apply(context.Context, *ApplyRequest) (*ApplyRes
 }
 func (UnimplementedStateServer) Revision(context.Context, *RevisionRequest) (*RevisionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Revision not implemented")
+}
+func (UnimplementedStateServer) Leader(context.Context, *LeaderRequest) (*LeaderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Leader not implemented")
 }
 func (UnimplementedStateServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -180,6 +198,24 @@ func _State_Revision_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _State_Leader_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).Leader(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_Leader_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).Leader(ctx, req.(*LeaderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _State_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -206,6 +242,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Revision",
 			Handler:    _State_Revision_Handler,
 		},
+		{
+			MethodName: "Leader",
+			Handler:    _State_Leader_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -219,6 +259,7 @@ var State_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Coord_Propose_FullMethodName = "/muster.peer.v1.Coord/Propose"
+	Coord_Ping_FullMethodName    = "/muster.peer.v1.Coord/Ping"
 )
 
 // CoordClient is the client API for Coord service.
@@ -229,6 +270,8 @@ const (
 type CoordClient interface {
 	// Propose commits an entry, if the member coordinates.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
+	// Ping is answered by whoever is alive.
+	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 }
 
 type coordClient struct {
@@ -249,6 +292,16 @@ func (c *coordClient) Propose(ctx context.Context, in *ProposeRequest, opts ...g
 	return out, nil
 }
 
+func (c *coordClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PingResponse)
+	err := c.cc.Invoke(ctx, Coord_Ping_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CoordServer is the server API for Coord service.
 // All implementations must embed UnimplementedCoordServer
 // for forward compatibility.
@@ -257,6 +310,8 @@ func (c *coordClient) Propose(ctx context.Context, in *ProposeRequest, opts ...g
 type CoordServer interface {
 	// Propose commits an entry, if the member coordinates.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
+	// Ping is answered by whoever is alive.
+	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	mustEmbedUnimplementedCoordServer()
 }
 
@@ -269,6 +324,9 @@ type UnimplementedCoordServer struct{}
 
 func (UnimplementedCoordServer) Propose(context.Context, *ProposeRequest) (*ProposeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
+}
+func (UnimplementedCoordServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
 }
 func (UnimplementedCoordServer) mustEmbedUnimplementedCoordServer() {}
 func (UnimplementedCoordServer) testEmbeddedByValue()               {}
@@ -309,6 +367,24 @@ func _Coord_Propose_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coord_Ping_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordServer).Ping(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coord_Ping_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordServer).Ping(ctx, req.(*PingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Coord_ServiceDesc is the grpc.ServiceDesc for Coord service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -319,6 +395,10 @@ var Coord_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Propose",
 			Handler:    _Coord_Propose_Handler,
+		},
+		{
+			MethodName: "Ping",
+			Handler:    _Coord_Ping_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

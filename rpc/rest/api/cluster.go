@@ -32,6 +32,9 @@ type ClusterPut struct {
 	ClusterCertificate string `json:"cluster_certificate"`
 	// ServerAddress is host:port of this member.
 	ServerAddress string `json:"server_address"`
+	// ClusterToken is a join token; it stands for the address, the certificate and
+	// the password.
+	ClusterToken string `json:"cluster_token,omitempty"`
 	// ClusterPassword is the trust password or a join token's secret.
 	ClusterPassword string `json:"cluster_password"`
 }

@@ -1,0 +1,200 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"muster/cluster/coord"
+	"muster/cluster/pki"
+	"muster/state"
+	"muster/state/store"
+)
+
+// maxMembers is how many members a cluster can have: each takes part in both logs.
+const maxMembers = defaultVoters + defaultStandby
+
+// defaultJoinExpiry is how long a join token is good for unless
+// cluster.join_token_expiry says otherwise.
+const defaultJoinExpiry = 3 * time.Hour
+
+// JoinProtocol is what members must agree on to be in one cluster. It grows when a
+// release can't work beside the one before it.
+const JoinProtocol = 1
+
+// CreateJoinToken makes a token with which a machine can join once, under that name,
+// and shows it in a token operation. Cancelling the operation withdraws it.
+func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationInfo, error) {
+	if !c.Clustered() {
+		return OperationInfo{}, errAlone()
+	}
+	if err := state.ValidateMemberName(name); err != nil {
+		return OperationInfo{}, err
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return OperationInfo{}, err
+	}
+	view := c.store.View()
+	if _, err := view.Member(name); err == nil {
+		return OperationInfo{}, state.Errorf(state.ErrExists, "a cluster member %q exists already", name)
+	}
+	for _, token := range view.Tokens() {
+		if token.Purpose != "member" || token.Name != name {
+			continue
+		}
+		if op, err := c.ops.Get(token.Operation); err == nil && !op.Final() && token.ExpiresAt.After(c.now()) {
+			return OperationInfo{}, state.Errorf(state.ErrExists, "a join token for member %q waits already: \"lxc cluster revoke-token %s\" withdraws it", name, name)
+		}
+	}
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails since Go 1.24
+	sum := sha256.Sum256([]byte(hex.EncodeToString(secret)))
+	var addresses []string
+	for _, m := range view.Members() {
+		if c.Online(m.ID) {
+			addresses = append(addresses, m.Address)
+		}
+	}
+	expiry := c.now().Add(defaultJoinExpiry)
+	token := state.Token{Purpose: "member", Name: name, SecretHash: hex.EncodeToString(sum[:]), ExpiresAt: expiry}
+	return c.CreateToken(ctx, token, map[string]any{
+		"serverName": name, "secret": hex.EncodeToString(secret), "fingerprint": c.cfg.Identity.Server().Fingerprint(),
+		"addresses": addresses, "expiresAt": expiry.Format(time.RFC3339Nano),
+	})
+}
+
+// JoinRequest is what a machine that wants to join says of itself.
+type JoinRequest struct {
+	Name         string `json:"name"`
+	Secret       string `json:"secret"`
+	MemberID     string `json:"member_id"`
+	Address      string `json:"address"`
+	Architecture string `json:"architecture"`
+	// Protocol is its JoinProtocol.
+	Protocol int `json:"protocol"`
+	// Request is a certificate request in PEM form, made by pki.MakeRequest.
+	Request string `json:"request"`
+}
+
+// Peer is where a member is.
+type Peer struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// JoinAnswer is what the new member needs to be one.
+type JoinAnswer struct {
+	Certificate string     `json:"certificate"`
+	Shared      pki.Shared `json:"shared"`
+	Peers       []Peer     `json:"peers"`
+}
+
+// AdmitMember checks who wants to join, records the new member and uses its token up,
+// in one step. From then on it is a member that is not up yet. Nothing is recorded
+// when anything is wrong.
+func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer, error) {
+	if !c.Clustered() {
+		return JoinAnswer{}, errAlone()
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return JoinAnswer{}, err
+	}
+	view := c.store.View()
+	token, err := joinToken(view, join)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	if join.Protocol != JoinProtocol {
+		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", join.Protocol, JoinProtocol)
+	}
+	if err := usable(join.Address); err != nil {
+		return JoinAnswer{}, err
+	}
+	if _, err := uuid.Parse(join.MemberID); err != nil {
+		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "field \"member_id\" is %q: want a UUID", join.MemberID)
+	}
+	for _, m := range view.Members() {
+		if m.Address == join.Address {
+			return JoinAnswer{}, state.Errorf(state.ErrExists, "member %q has the address %s already", m.Name, join.Address)
+		}
+	}
+	if len(view.Members()) >= maxMembers {
+		return JoinAnswer{}, state.Errorf(state.ErrConflict, "the cluster has %d members; more than %d are not supported yet", len(view.Members()), maxMembers)
+	}
+	if op, err := c.ops.Get(token.Operation); err != nil || op.Final() {
+		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
+			return JoinAnswer{}, err
+		}
+		return JoinAnswer{}, state.Errorf(state.ErrForbidden, "this join token was withdrawn: ask for a new one")
+	}
+	certificate, err := c.cfg.Identity.SignMember([]byte(join.Request), join.MemberID, c.now())
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	if err := c.cfg.Reach(ctx, join.Address); err != nil {
+		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
+	}
+	err = c.apply(ctx, store.ConsumeToken{
+		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
+		Member: &state.Member{
+			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Certificate: string(certificate), CreatedAt: c.now(),
+		},
+	})
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	if err := c.ops.Finish(ctx, token.Operation); err != nil {
+		c.log.Warn("finish the operation of a token", "operation", token.Operation, "error", err)
+	}
+	answer := JoinAnswer{Certificate: string(certificate), Shared: c.cfg.Identity.Shared()}
+	for _, m := range c.store.View().Members() {
+		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address})
+	}
+	return answer, nil
+}
+
+// joinToken finds the token whose secret the joining server shows.
+func joinToken(view *store.View, join JoinRequest) (*state.Token, error) {
+	sum := sha256.Sum256([]byte(join.Secret))
+	shown := []byte(hex.EncodeToString(sum[:]))
+	for _, token := range view.Tokens() {
+		if token.Purpose != "member" || subtle.ConstantTimeCompare([]byte(token.SecretHash), shown) == 0 {
+			continue
+		}
+		if token.Name != join.Name {
+			return nil, state.Errorf(state.ErrForbidden, "this join token is for member %q, not %q", token.Name, join.Name)
+		}
+		return token, nil
+	}
+	return nil, state.Errorf(state.ErrForbidden, "the join token is unknown, was used already or was withdrawn: ask for a new one")
+}
+
+// Fresh says why this server can't join a cluster, or nil: what it has would be lost.
+func (c *Cluster) Fresh() error {
+	view := c.store.View()
+	switch {
+	case c.Clustered():
+		return state.Errorf(state.ErrConflict, "this server is in a cluster already, as member %q", c.Self())
+	case len(view.Instances("")) > 0:
+		return state.Errorf(state.ErrConflict, "this server has instances: delete them before it joins a cluster")
+	case len(view.Images("")) > 0:
+		return state.Errorf(state.ErrConflict, "this server has images: delete them before it joins a cluster")
+	case len(view.Pools()) > 0:
+		return state.Errorf(state.ErrConflict, "this server has storage pools: delete them before it joins a cluster, which brings its own")
+	case len(view.Networks("")) > 0:
+		return state.Errorf(state.ErrConflict, "this server has networks: delete them before it joins a cluster, which brings its own")
+	}
+	for _, op := range c.cfg.Coord.Operations() {
+		if !op.Status.Final() && op.Class != coord.ClassToken {
+			return state.Errorf(state.ErrConflict, "this server is busy (%s): wait until that has ended", op.Description)
+		}
+	}
+	return nil
+}

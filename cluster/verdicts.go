@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"muster/cluster/coord"
+)
+
+// How the coordinator finds out who is alive: a member that has answered no ping for
+// offlineAfter is declared offline (DESIGN.md §4: shown within 3 s, and not before a
+// busy machine had a fair chance to answer).
+const (
+	pingEvery    = 400 * time.Millisecond
+	pingTimeout  = 1500 * time.Millisecond
+	offlineAfter = 1800 * time.Millisecond
+)
+
+// Pinger asks whether a member is alive; rpc/peer implements it.
+type Pinger interface {
+	Ping(ctx context.Context, memberID string) error
+}
+
+// tendVerdicts pings every other member while this one coordinates, and declares who
+// is offline and who is back. It waits for its pings before it returns.
+func (c *Cluster) tendVerdicts(ctx context.Context) error {
+	ticker := time.NewTicker(pingEvery)
+	defer ticker.Stop()
+	watch := &vigil{cluster: c, heard: map[string]time.Time{}, asking: map[string]bool{}}
+	defer watch.work.Wait()
+	var term uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now, leading := c.cfg.Coord.Leading()
+		if !leading || !c.Clustered() {
+			term = 0
+			continue
+		}
+		if now != term {
+			// What others heard before is not known: everybody starts anew.
+			term = now
+			watch.begin()
+		}
+		watch.round(ctx)
+	}
+}
+
+// vigil is what a coordinator has heard in its term.
+type vigil struct {
+	cluster *Cluster
+	work    sync.WaitGroup
+
+	mu     sync.Mutex
+	heard  map[string]time.Time // guarded by mu
+	asking map[string]bool      // guarded by mu
+	began  time.Time            // guarded by mu
+}
+
+func (v *vigil) begin() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.heard)
+	v.began = time.Now()
+}
+
+func (v *vigil) round(ctx context.Context) {
+	c := v.cluster
+	for _, m := range c.cfg.Coord.Members() {
+		if m.ID == c.cfg.MemberID {
+			if m.Verdict == coord.Offline {
+				v.declare(ctx, m, coord.Online)
+			}
+			continue
+		}
+		v.ask(ctx, m.ID)
+		v.mu.Lock()
+		last, heard := v.heard[m.ID]
+		if !heard {
+			last = v.began
+		}
+		v.mu.Unlock()
+		switch {
+		case m.Verdict == coord.Offline && heard && time.Since(last) < pingEvery*2:
+			v.declare(ctx, m, coord.Online)
+		case m.Verdict == coord.Online && time.Since(last) > offlineAfter:
+			v.declare(ctx, m, coord.Offline)
+		}
+	}
+}
+
+// ask pings a member, unless the last ping still waits.
+func (v *vigil) ask(ctx context.Context, id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.asking[id] {
+		return
+	}
+	v.asking[id] = true
+	v.work.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		err := v.cluster.cfg.Pinger.Ping(ctx, id)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.asking[id] = false
+		if err == nil {
+			v.heard[id] = time.Now()
+		}
+	})
+}
+
+func (v *vigil) declare(ctx context.Context, m coord.Member, verdict coord.Verdict) {
+	c := v.cluster
+	c.log.Warn("a member's verdict changes", "member", m.Name, "verdict", verdict)
+	_, err := c.cfg.Coord.Propose(ctx, coord.SetVerdict{ID: m.ID, Verdict: verdict, Epoch: m.Epoch, At: c.now()})
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("declare a verdict", "member", m.Name, "verdict", verdict, "error", err)
+	}
+}

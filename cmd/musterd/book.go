@@ -1,0 +1,137 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"muster/cluster"
+	"muster/state"
+	"muster/state/store"
+)
+
+// book is where the members are, on this member's disk: what is remembered of them
+// in the state plane can be read only once some of them have been reached.
+type book struct {
+	path string
+
+	mu      sync.Mutex
+	content bookContent // guarded by mu
+}
+
+type bookContent struct {
+	// Joined says that this member joined a cluster that others began.
+	Joined bool                    `json:"joined"`
+	Peers  map[string]cluster.Peer `json:"peers"`
+}
+
+// openBook reads the book in dir; a member that never had others has an empty one.
+func openBook(dir string) (*book, error) {
+	b := &book{path: filepath.Join(dir, "members.json"), content: bookContent{Peers: map[string]cluster.Peer{}}}
+	data, err := os.ReadFile(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &b.content); err != nil || b.content.Peers == nil {
+		return nil, state.Errorf(state.ErrConflict, "%s is damaged: restore it from a backup, or copy \"peers\" from another member's", b.path)
+	}
+	return b, nil
+}
+
+// joined reports whether this member joined a cluster that others began.
+func (b *book) joined() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.content.Joined
+}
+
+// find returns where the member with that ID is.
+func (b *book) find(id string) (cluster.Peer, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	peer, known := b.content.Peers[id]
+	return peer, known
+}
+
+// ids are those of the other members.
+func (b *book) ids(self string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for id := range b.content.Peers {
+		if id != self {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// others is how many members there are besides the one with that ID.
+func (b *book) others(id string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	count := len(b.content.Peers)
+	if _, known := b.content.Peers[id]; known {
+		count--
+	}
+	return count
+}
+
+// follow takes the members over from the state plane. It returns those that are gone.
+func (b *book) follow(view *store.View) (gone []string, err error) {
+	peers := map[string]cluster.Peer{}
+	for _, m := range view.Members() {
+		if m.Address != "" {
+			peers[m.ID] = cluster.Peer{ID: m.ID, Name: m.Name, Address: m.Address}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if maps.Equal(peers, b.content.Peers) {
+		return nil, nil
+	}
+	for id := range b.content.Peers {
+		if _, stays := peers[id]; !stays {
+			gone = append(gone, id)
+		}
+	}
+	b.content.Peers = peers
+	return gone, writeBook(b.path, b.content)
+}
+
+// writeBook replaces the file whole.
+func writeBook(path string, content bookContent) error {
+	data, err := json.MarshalIndent(content, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeWhole(path, append(data, '\n'))
+}
+
+// writeWhole replaces a file: after a crash it has the old content or the new.
+func writeWhole(path string, data []byte) error {
+	temporary := path + ".tmp"
+	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"muster/cluster"
+	"muster/cluster/pki"
+	"muster/rpc/rest"
+	"muster/rpc/rest/api"
+	"muster/state"
+)
+
+// joinTimeout bounds what a joining server asks of the cluster.
+const joinTimeout = 30 * time.Second
+
+// joiningFile holds what a server that was admitted has yet to become. From the
+// moment it exists this server is a member of the cluster; whoever finds it finishes
+// the work.
+const joiningFile = "joining.json"
+
+// joining is the content of joiningFile.
+type joining struct {
+	Answer cluster.JoinAnswer `json:"answer"`
+	Key    string             `json:"key"`
+}
+
+// Join implements rest.Daemon: the server asks to be admitted, and begins anew as a
+// member soon after Join has returned.
+func (m *member) Join(ctx context.Context, join rest.JoinSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	if err := m.cluster.Fresh(); err != nil {
+		return err
+	}
+	before := m.mux.Address()
+	if err := m.mux.SetAddress(ctx, join.ServerAddress); err != nil {
+		return err
+	}
+	err := m.askToJoin(ctx, join)
+	if err != nil {
+		if back := m.mux.SetAddress(context.WithoutCancel(ctx), before); back != nil {
+			m.log.Error("return to the former address", "address", before, "error", back)
+		}
+		return err
+	}
+	m.rejoin.Store(true)
+	// Whoever asked hears the answer first.
+	time.AfterFunc(500*time.Millisecond, m.end)
+	return nil
+}
+
+func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
+	request, key, err := pki.MakeRequest()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(cluster.JoinRequest{
+		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
+		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol, Request: string(request),
+	})
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, address := range join.Addresses {
+		answer, err := admission(ctx, address, join.Fingerprint, body)
+		if state.Kind(err) != nil && !errors.Is(err, state.ErrUnavailable) {
+			return err
+		}
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		encoded, err := json.Marshal(joining{Answer: answer, Key: string(key)})
+		if err != nil {
+			return err
+		}
+		return writeWhole(filepath.Join(m.dir, joiningFile), encoded)
+	}
+	return failed
+}
+
+// admission asks one member of the cluster.
+func admission(ctx context.Context, address, fingerprint string, body []byte) (cluster.JoinAnswer, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// The token pins the cluster's certificate; nothing else is to be trusted.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if got := pki.Fingerprint(s.PeerCertificates[0]); !strings.EqualFold(got, fingerprint) {
+				return state.Errorf(state.ErrForbidden, "the server at %s shows certificate %.12s, the token is for %.12s: it is another cluster's", address, got, fingerprint)
+			}
+			return nil
+		},
+	}}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+"/internal/join", bytes.NewReader(body))
+	if err != nil {
+		return cluster.JoinAnswer{}, state.Errorf(state.ErrInvalid, "address %q: %w", address, err)
+	}
+	response, err := client.Do(request)
+	if errors.Is(err, state.ErrForbidden) {
+		return cluster.JoinAnswer{}, err
+	}
+	if err != nil {
+		return cluster.JoinAnswer{}, state.Errorf(state.ErrUnavailable, "the cluster can't be reached at %s: %w", address, err)
+	}
+	defer response.Body.Close()
+	var envelope api.Response
+	if err := json.NewDecoder(io.LimitReader(response.Body, 16<<20)).Decode(&envelope); err != nil {
+		return cluster.JoinAnswer{}, state.Errorf(state.ErrUnavailable, "the server at %s does not answer as a member would: %w", address, err)
+	}
+	if envelope.Type != api.SyncResponse {
+		kind := state.ErrInvalid
+		if envelope.ErrorCode >= http.StatusInternalServerError {
+			kind = state.ErrUnavailable
+		}
+		return cluster.JoinAnswer{}, state.Errorf(kind, "the cluster refuses: %s", envelope.Error)
+	}
+	var answer cluster.JoinAnswer
+	return answer, json.Unmarshal(envelope.Metadata, &answer)
+}
+
+// reach tries whether a server answers at an address, whoever it is.
+func reach(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}} //nolint:gosec // only whether somebody answers is asked
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// finishJoining makes an admitted server the member that it was admitted as: it drops
+// the logs that it had alone and takes the cluster's certificates. It may be cut off
+// anywhere and begun again.
+func finishJoining(dir string) error {
+	path := filepath.Join(dir, joiningFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var j joining
+	if err := json.Unmarshal(data, &j); err != nil {
+		return state.Errorf(state.ErrConflict, "%s is damaged: remove this member from the cluster, remove the file, and join again: %w", path, err)
+	}
+	if err := pki.Adopt(dir, j.Answer.Shared, []byte(j.Answer.Certificate), []byte(j.Key)); err != nil {
+		return fmt.Errorf("take the cluster's certificates: %w", err)
+	}
+	peers := map[string]cluster.Peer{}
+	for _, p := range j.Answer.Peers {
+		peers[p.ID] = p
+	}
+	for _, logs := range []string{"database", "raft"} {
+		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
+			return err
+		}
+	}
+	if err := writeBook(filepath.Join(dir, "members.json"), bookContent{Joined: true, Peers: peers}); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// awaitMembership returns once this member sees itself in the state plane: most of
+// the database's members are up, and the cluster's leaders have let this one in.
+func (m *member) awaitMembership(ctx context.Context) error {
+	told := time.Now()
+	for {
+		asking, cancel := context.WithTimeout(ctx, time.Second)
+		err := m.store.Barrier(asking)
+		cancel()
+		if err == nil {
+			if _, err := m.store.View().MemberByID(m.identity.MemberID()); err == nil {
+				return nil
+			}
+		}
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			m.log.Warn("waiting for the cluster to let this member in: most of its database members must be up", "error", err)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

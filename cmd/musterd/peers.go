@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"muster/cluster/coord"
+	"muster/rpc/mux"
+	"muster/rpc/peer"
+	"muster/rpc/rest"
+	"muster/state"
+	"muster/state/store"
+)
+
+// planes answers other members from the first moment on: a plane that is not open
+// yet says so, because the others' planes may wait for this very answer.
+type planes struct {
+	store atomic.Pointer[store.Store]
+	coord atomic.Pointer[coord.Node]
+	rest  atomic.Pointer[rest.Server]
+}
+
+var errStarting = state.Errorf(state.ErrUnavailable, "the member is starting")
+
+// ApplyEnvelope implements peer.Store.
+func (p *planes) ApplyEnvelope(ctx context.Context, envelope store.Envelope) (store.Result, error) {
+	if s := p.store.Load(); s != nil {
+		return s.ApplyEnvelope(ctx, envelope)
+	}
+	return store.Result{NotLeader: true}, nil
+}
+
+// LeaderRevision implements peer.Store.
+func (p *planes) LeaderRevision(ctx context.Context) (state.Revision, error) {
+	if s := p.store.Load(); s != nil {
+		return s.LeaderRevision(ctx)
+	}
+	return 0, errStarting
+}
+
+// KnownLeader implements peer.Store.
+func (p *planes) KnownLeader(ctx context.Context) (string, error) {
+	if s := p.store.Load(); s != nil {
+		return s.KnownLeader(ctx)
+	}
+	return "", errStarting
+}
+
+// Watch implements peer.Store.
+func (p *planes) Watch(ctx context.Context, since state.Revision, send func(store.Batch) error) error {
+	if s := p.store.Load(); s != nil {
+		return s.Watch(ctx, since, send)
+	}
+	return errStarting
+}
+
+// ProposeEncoded implements peer.Coord.
+func (p *planes) ProposeEncoded(ctx context.Context, data []byte) (uint64, error) {
+	if n := p.coord.Load(); n != nil {
+		return n.ProposeEncoded(ctx, data)
+	}
+	return 0, coord.ErrNotApplied
+}
+
+// ServePeer implements peer.Handler.
+func (p *planes) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
+	if s := p.rest.Load(); s != nil {
+		s.ServePeer(w, r, caller)
+		return
+	}
+	http.Error(w, errStarting.Error(), http.StatusServiceUnavailable)
+}
+
+// streams carries the coordination log's own protocol.
+type streams struct{ m *member }
+
+// Listener implements coord.StreamLayer.
+func (s streams) Listener() net.Listener { return s.m.mux.Listener(mux.Raft) }
+
+// Dial implements coord.StreamLayer.
+func (s streams) Dial(ctx context.Context, id string) (net.Conn, error) {
+	return s.m.dial(ctx, id, mux.Raft)
+}
+
+// dial connects to a member by its ID.
+func (m *member) dial(ctx context.Context, id, protocol string) (net.Conn, error) {
+	found, known := m.book.find(id)
+	if !known {
+		return nil, state.Errorf(state.ErrUnavailable, "nobody knows where member %s is", id)
+	}
+	return m.mux.Dial(ctx, id, found.Address, protocol)
+}
+
+// admit lets in who is a member.
+func (m *member) admit(id string) error {
+	if _, known := m.book.find(id); !known {
+		return state.Errorf(state.ErrForbidden, "%s is no member", id)
+	}
+	return nil
+}
+
+// peerConfig says how other members are reached.
+func (m *member) peerConfig() peer.Config {
+	return peer.Config{
+		Dial:     func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.GRPC) },
+		MemberOf: mux.MemberOf,
+		Resolve:  m.resolve,
+		Log:      m.log,
+	}
+}
+
+// resolve finds a member by name. One that the cluster calls offline is not even
+// tried: no answer waits for it.
+func (m *member) resolve(name string) (string, error) {
+	found, err := m.store.View().Member(name)
+	if err != nil {
+		return "", err
+	}
+	if !m.cluster.Online(found.ID) {
+		return "", state.Errorf(state.ErrUnavailable, "it is offline")
+	}
+	return found.ID, nil
+}
+
+// answerPeers serves the other members until ctx ends.
+func (m *member) answerPeers(ctx context.Context) {
+	m.background.Go(func() {
+		local := peer.Local{Store: &m.planes, Coord: &m.planes, Handler: &m.planes}
+		if err := peer.Serve(ctx, m.peerConfig(), m.mux.Listener(mux.GRPC), local); err != nil {
+			m.log.Error("answer the other members", "error", err)
+		}
+	})
+	listener := m.mux.Listener(mux.Dqlite)
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
+	m.background.Go(func() {
+		defer stop()
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				continue
+			}
+			if s := m.planes.store.Load(); s != nil {
+				s.Accept(conn)
+			} else {
+				_ = conn.Close()
+			}
+		}
+	})
+}
+
+// keepBook keeps the book up to date, and cuts off whoever is a member no longer.
+func (m *member) keepBook(ctx context.Context) error {
+	for {
+		view := m.store.View()
+		gone, err := m.book.follow(view)
+		if err != nil {
+			m.log.Error("write down where the members are", "error", err)
+		}
+		for _, id := range gone {
+			m.mux.CutMember(id)
+			m.peers.Forget(id)
+		}
+		if err := m.store.WaitRevision(ctx, view.Revision()+1); ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of ctx is how this ends
+		} else if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+
+	"muster/cluster"
+	"muster/cluster/pki"
+	"muster/rpc/rest/api"
+	"muster/state"
+	"muster/state/store"
+)
+
+// MemberStore shows and changes the cluster's members; *cluster.Cluster is one.
+type MemberStore interface {
+	Clustered() bool
+	Members(ctx context.Context) []cluster.MemberInfo
+	Member(ctx context.Context, name string) (cluster.MemberInfo, error)
+	EnableCluster(ctx context.Context, name string) error
+	CreateJoinToken(ctx context.Context, name string) (cluster.OperationInfo, error)
+	AdmitMember(ctx context.Context, join cluster.JoinRequest) (cluster.JoinAnswer, error)
+	UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error
+	RenameMember(ctx context.Context, name, newName string) error
+	RemoveMember(ctx context.Context, name string, force bool) error
+}
+
+// JoinSpec says which cluster this server is to join, and as whom.
+type JoinSpec struct {
+	// Name is the new member's, ServerAddress where the others reach it.
+	Name          string
+	ServerAddress string
+	// Addresses are members of the cluster, Fingerprint is its certificate's.
+	Addresses   []string
+	Fingerprint string
+	// Secret is the join token's.
+	Secret string
+}
+
+// members serves /1.0/cluster.
+type members struct {
+	view       func() *store.View
+	store      MemberStore
+	operations OperationStore
+	daemon     Daemon
+	host       Host
+}
+
+func (x members) routes() []route {
+	return []route{
+		{
+			pattern: "GET /1.0/cluster", access: trusted, handle: x.show,
+			summary: "Show the cluster", returns: api.Cluster{},
+			announces: []string{"clustering"},
+		},
+		{
+			pattern: "PUT /1.0/cluster", access: admin, handle: x.put, async: true, streams: true,
+			announces: []string{"clustering_join"},
+			summary:   "Make this server the first member of a cluster, or join one", body: api.ClusterPut{}, returns: api.Operation{},
+			description: "A server that joins begins anew as a member when the answer has arrived; GET /1.0/cluster then says that it is enabled.",
+		},
+		{
+			pattern: "GET /1.0/cluster/members", access: trusted, handle: x.list,
+			summary: "List members", returns: []api.ClusterMember{},
+			query: []parameter{recursionParameter, filterParameter},
+		},
+		{
+			pattern: "POST /1.0/cluster/members", access: admin, handle: x.token,
+			announces: []string{"clustering_join_token"},
+			summary:   "Make a join token", body: api.ClusterMembersPost{}, returns: api.Operation{}, async: true,
+		},
+		{
+			pattern: "GET /1.0/cluster/members/{name}", access: trusted, handle: x.get,
+			summary: "Show a member", returns: api.ClusterMember{}, tagged: true,
+		},
+		{
+			pattern: "PUT /1.0/cluster/members/{name}", access: admin, handle: x.replace, tagged: true,
+			summary: "Replace a member's description and configuration", body: api.ClusterMemberPut{},
+			description: "Roles, failure domain and groups can't be changed.",
+		},
+		{
+			pattern: "PATCH /1.0/cluster/members/{name}", access: admin, handle: x.patch, tagged: true,
+			summary: "Change parts of a member's description and configuration", body: api.ClusterMemberPut{},
+		},
+		{
+			pattern: "POST /1.0/cluster/members/{name}", access: admin, handle: x.rename,
+			summary: "Rename a member", body: api.ClusterMemberPost{}, status: http.StatusCreated,
+		},
+		{
+			pattern: "DELETE /1.0/cluster/members/{name}", access: admin, handle: x.remove,
+			summary: "Remove a member", query: []parameter{{"force", "integer", "1 removes a member that is offline."}},
+			description: "The member is out when the answer arrives, open connections included.",
+		},
+		{
+			pattern: "POST /internal/join", access: public, handle: x.admit,
+			summary: "Admit a server that shows a join token", body: cluster.JoinRequest{}, returns: cluster.JoinAnswer{},
+		},
+	}
+}
+
+func (x members) show(*http.Request) (any, error) {
+	shown := api.Cluster{Enabled: x.store.Clustered(), MemberConfig: []api.ClusterMemberConfigKey{}}
+	if shown.Enabled {
+		shown.ServerName = x.host.Name()
+	}
+	return shown, nil
+}
+
+func (x members) put(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterPut](r)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !req.Enabled:
+		return nil, state.Errorf(state.ErrInvalid, "field \"enabled\" is false: a member leaves by DELETE /1.0/cluster/members/NAME on another")
+	case req.ClusterToken == "" && req.ClusterAddress == "":
+		if err := x.store.EnableCluster(r.Context(), req.ServerName); err != nil {
+			return nil, err
+		}
+		return done(r, x.operations, "Bootstrapping cluster", "cluster", "/1.0/cluster")
+	}
+	join, err := joinSpec(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.daemon.Join(r.Context(), join); err != nil {
+		return nil, err
+	}
+	return done(r, x.operations, "Joining cluster", "cluster", "/1.0/cluster")
+}
+
+// joinSpec reads what to join from a token, or from the fields that stock clients
+// make of one.
+func joinSpec(req api.ClusterPut) (JoinSpec, error) {
+	spec := JoinSpec{
+		Name: req.ServerName, ServerAddress: req.ServerAddress, Addresses: []string{req.ClusterAddress}, Secret: req.ClusterPassword,
+	}
+	if req.ClusterToken != "" {
+		token, err := api.ParseClusterMemberJoinToken(req.ClusterToken)
+		if err != nil {
+			return spec, state.Errorf(state.ErrInvalid, "field \"cluster_token\": %w", err)
+		}
+		spec.Addresses, spec.Fingerprint, spec.Secret = token.Addresses, token.Fingerprint, token.Secret
+		if spec.Name == "" {
+			spec.Name = token.ServerName
+		}
+	} else {
+		leaf, err := pki.ParseCertificate(req.ClusterCertificate)
+		if err != nil {
+			return spec, state.Errorf(state.ErrInvalid, "field \"cluster_certificate\": %w", err)
+		}
+		spec.Fingerprint = pki.Fingerprint(leaf)
+	}
+	if err := state.ValidateMemberName(spec.Name); err != nil {
+		return spec, err
+	}
+	if spec.ServerAddress == "" {
+		return spec, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")
+	}
+	return spec, nil
+}
+
+func (x members) list(r *http.Request) (any, error) {
+	return listing(r, x.store.Members(r.Context()), rows[cluster.MemberInfo]{
+		url:  func(m cluster.MemberInfo) string { return path("cluster", "members", m.Name) },
+		show: func(m cluster.MemberInfo) any { return showMember(m) },
+	})
+}
+
+func showMember(m cluster.MemberInfo) api.ClusterMember {
+	return api.ClusterMember{
+		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
+		ClusterMemberPut: api.ClusterMemberPut{
+			Roles: m.Roles, FailureDomain: "default", Description: m.Description, Config: orEmpty(m.Config), Groups: []string{"default"},
+		},
+	}
+}
+
+func (x members) get(r *http.Request) (any, error) {
+	m, err := x.store.Member(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	return tagged(etag(m.Revision), showMember(m)), nil
+}
+
+func (x members) token(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterMembersPost](r)
+	if err != nil {
+		return nil, err
+	}
+	op, err := x.store.CreateJoinToken(r.Context(), req.ServerName)
+	if err != nil {
+		return nil, err
+	}
+	return started(op), nil
+}
+
+func (x members) replace(r *http.Request) (any, error) {
+	expect, err := expected(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := decode[api.ClusterMemberPut](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.store.UpdateMember(r.Context(), r.PathValue("name"), req.Description, withoutEmpty(req.Config), expect)
+}
+
+func (x members) patch(r *http.Request) (any, error) {
+	return patched(r, func(change []byte) (state.Revision, func(state.Revision) error, error) {
+		m, err := x.store.Member(r.Context(), r.PathValue("name"))
+		if err != nil {
+			return 0, nil, err
+		}
+		req := showMember(m).ClusterMemberPut
+		if err := unmarshal(change, &req); err != nil {
+			return 0, nil, err
+		}
+		return m.Revision, func(expect state.Revision) error {
+			return x.store.UpdateMember(r.Context(), m.Name, req.Description, withoutEmpty(req.Config), expect)
+		}, nil
+	})
+}
+
+func (x members) rename(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterMemberPost](r)
+	if err != nil {
+		return nil, err
+	}
+	return created(path("cluster", "members", req.ServerName)), x.store.RenameMember(r.Context(), r.PathValue("name"), req.ServerName)
+}
+
+func (x members) remove(r *http.Request) (any, error) {
+	return nil, x.store.RemoveMember(r.Context(), r.PathValue("name"), r.URL.Query().Get("force") == "1")
+}
+
+func (x members) admit(r *http.Request) (any, error) {
+	req, err := decode[cluster.JoinRequest](r)
+	if err != nil {
+		return nil, err
+	}
+	return x.store.AdmitMember(r.Context(), req)
+}
+
+var _ MemberStore = (*cluster.Cluster)(nil)

@@ -1,0 +1,82 @@
+package lab
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// addresses counts the loopback addresses that this process has given out.
+var addresses atomic.Uint32
+
+// Address returns a loopback address with port that no other member of any lab on
+// this machine has: the process's number is in it.
+func Address() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d:8443", 64+pid>>8&0x3f, pid&0xff, addresses.Add(1)%250+1)
+}
+
+// Cluster starts n members that form one cluster: the first with a storage pool and a
+// network of its own, the others fresh.
+func Cluster(t testing.TB, n int) []*Member {
+	t.Helper()
+	members := make([]*Member, n)
+	for i := range members {
+		members[i] = Start(t, Options{NoInit: i > 0})
+		members[i].holders = nil
+	}
+	// The last is the first to be destroyed, while there is a quorum.
+	members[n-1].holders = members[:1]
+	first := members[0]
+	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": Address()}})
+	first.must("PUT", "/1.0/cluster", map[string]any{"server_name": "m1", "enabled": true})
+	for i, m := range members[1:] {
+		m.Join(first, fmt.Sprintf("m%d", i+2))
+	}
+	return members
+}
+
+// Token asks the member for a join token.
+func (m *Member) Token(name string) map[string]any {
+	m.t.Helper()
+	answer := m.must("POST", "/1.0/cluster/members", map[string]any{"server_name": name})
+	var operation struct {
+		Metadata map[string]any `json:"metadata"`
+	}
+	m.decode(answer, &operation)
+	shown := operation.Metadata
+	return map[string]any{
+		"server_name": shown["serverName"], "fingerprint": shown["fingerprint"], "addresses": shown["addresses"],
+		"secret": shown["secret"], "expires_at": shown["expiresAt"],
+	}
+}
+
+// Join makes the member join the other's cluster under that name, and waits until it
+// is ready again.
+func (m *Member) Join(other *Member, name string) {
+	m.t.Helper()
+	answer, err := m.Request(m.t.Context(), http.MethodPut, "/1.0/cluster", map[string]any{
+		"server_name": name, "enabled": true, "server_address": Address(), "cluster_token": Encode(other.Token(name)),
+	}, nil)
+	if err != nil || answer.Code != http.StatusAccepted {
+		m.t.Fatalf("%s joins: %v, %d: %s", name, err, answer.Code, answer.Error)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for !m.joined() {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s has not joined within 30 s\n%s", name, tail(m.Log(), 25))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (m *Member) joined() bool {
+	var cluster struct {
+		Enabled bool `json:"enabled"`
+	}
+	err := m.Get(m.t.Context(), "/1.0/cluster", &cluster)
+	return err == nil && cluster.Enabled
+}
