@@ -37,12 +37,19 @@ var mayImport = map[string][]string{
 
 // onlyIn says where a library may be used at all.
 var onlyIn = map[string][]string{
-	"github.com/lxc/go-lxc":          {"muster/node/runtime/lxc", "muster/cmd/muster-shim"},
-	"github.com/canonical/go-dqlite": {"muster/state/store"},
-	"github.com/hashicorp/raft":      {"muster/cluster/coord"},
-	"github.com/spf13/cobra":         {"muster/cmd"},
-	"github.com/vishvananda/netlink": {"muster/node", "muster/test"},
-	"github.com/google/nftables":     {"muster/node/network", "muster/test"},
+	"github.com/lxc/go-lxc":           {"muster/node/runtime/lxc", "muster/cmd/muster-shim"},
+	"github.com/canonical/go-dqlite":  {"muster/state/store"},
+	"github.com/hashicorp/raft":       {"muster/cluster/coord"},
+	"github.com/hashicorp/memberlist": {"muster/cluster/gossip"},
+	"github.com/spf13/cobra":          {"muster/cmd"},
+	"github.com/vishvananda/netlink":  {"muster/node", "muster/test"},
+	"github.com/google/nftables":      {"muster/node/network", "muster/test"},
+}
+
+// barred says what a room may not import even of the standard library.
+var barred = map[string][]string{
+	// Placement is pure: no clock, no host, no network, no lots.
+	"muster/scheduler": {"time", "os", "net", "math/rand", "crypto/rand"},
 }
 
 func within(pkg, room string) bool {
@@ -80,6 +87,11 @@ func TestImportsPointDown(t *testing.T) {
 			if within(imported, "muster") && !within(imported, room) {
 				if !slices.ContainsFunc(mayImport[room], func(r string) bool { return within(imported, r) }) {
 					t.Errorf("%s imports %s; %s may import only %v", pkg, imported, room, mayImport[room])
+				}
+			}
+			for _, name := range barred[room] {
+				if within(imported, name) {
+					t.Errorf("%s imports %s, which the room is barred from", pkg, imported)
 				}
 			}
 			for library, rooms := range onlyIn {
