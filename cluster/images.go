@@ -56,6 +56,11 @@ func (c *Cluster) ImportImage(ctx context.Context, spec ImageSpec, upload image.
 	if err := spec.check(); err != nil {
 		return OperationInfo{}, err
 	}
+	for _, profile := range spec.Profiles {
+		if _, err := c.store.View().Profile(spec.Project, profile); err != nil {
+			return OperationInfo{}, err
+		}
+	}
 	if upload.Fingerprint != "" {
 		if _, err := c.store.View().Image(spec.Project, upload.Fingerprint); err == nil {
 			return OperationInfo{}, state.Errorf(state.ErrExists, "an image with the fingerprint %.12s already exists", upload.Fingerprint)

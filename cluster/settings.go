@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 
 	"muster/state"
 	"muster/state/store"
@@ -41,7 +42,7 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 	moved := before != after && c.cfg.Listen != nil
 	if moved {
 		if err := c.cfg.Listen(ctx, after); err != nil {
-			return err
+			return fmt.Errorf("core.https_address: %w", err)
 		}
 	}
 	if err := c.apply(ctx, command); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"muster/state"
 )
@@ -73,6 +74,10 @@ func unmarshal(data []byte, value any) error {
 		return state.Errorf(state.ErrInvalid, "field %q: want %s, got %s", wrongType.Field, want, article(wrongType.Value))
 	case errors.As(err, &syntax):
 		return state.Errorf(state.ErrInvalid, "the body is not JSON: at byte %d: %s", syntax.Offset, syntax.Error())
+	}
+	var badTime *time.ParseError
+	if errors.As(err, &badTime) {
+		return state.Errorf(state.ErrInvalid, "a time in the body is %s: want one such as 2026-11-21T06:00:00Z", badTime.Value)
 	}
 	return state.Errorf(state.ErrInvalid, "the body is not what this path takes: %w", err)
 }

@@ -267,8 +267,12 @@ func (x instances) create(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.Type == api.InstanceTypeVM {
+	switch req.Type {
+	case "", api.InstanceTypeContainer:
+	case api.InstanceTypeVM:
 		return nil, errNoMachines
+	default:
+		return nil, state.Errorf(state.ErrInvalid, "field \"type\" is %q: want container", req.Type)
 	}
 	if req.InstanceType != "" {
 		return nil, state.Errorf(state.ErrInvalid, "instance_type %q: sizes of clouds are not known here; set limits.cpu and limits.memory", req.InstanceType)
