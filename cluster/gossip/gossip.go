@@ -265,7 +265,7 @@ func (g *Gossip) again(ctx context.Context, status Status) {
 	if len(peers) == 0 {
 		return
 	}
-	if err := g.reach(ctx, peers[rand.IntN(len(peers))]); err != nil { //nolint:gosec // any of them will do
+	if err := g.reach(ctx, peers[rand.IntN(len(peers))]); err != nil {
 		g.log.Debug("gossip peer does not answer", "err", err)
 	}
 }
