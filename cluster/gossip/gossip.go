@@ -1,5 +1,3 @@
-//go:build memberlist
-
 // Package gossip says which members seem alive and how busy each is: memberlist
 // with a transport of ours on the member's one port.
 //

@@ -1,5 +1,3 @@
-//go:build memberlist
-
 package gossip
 
 import (

@@ -75,8 +75,7 @@ func unmarshal(data []byte, value any) error {
 	case errors.As(err, &syntax):
 		return state.Errorf(state.ErrInvalid, "the body is not JSON: at byte %d: %s", syntax.Offset, syntax.Error())
 	}
-	var badTime *time.ParseError
-	if errors.As(err, &badTime) {
+	if badTime, ok := errors.AsType[*time.ParseError](err); ok {
 		return state.Errorf(state.ErrInvalid, "a time in the body is %s: want one such as 2026-11-21T06:00:00Z", badTime.Value)
 	}
 	return state.Errorf(state.ErrInvalid, "the body is not what this path takes: %w", err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -95,10 +96,7 @@ func empty(name string) object {
 }
 
 func with(base object, key string, value any) object {
-	changed := object{}
-	for k, v := range base {
-		changed[k] = v
-	}
+	changed := maps.Clone(base)
 	changed[key] = value
 	return changed
 }
@@ -151,7 +149,7 @@ func TestBadInputIsRefused(t *testing.T) {
 			"a misspelt key in a change":  {patch, "/1.0/instances/c1", object{"config": object{"security.nestin": "true"}}, 400, "security.nesting"},
 			"a misspelt key of a profile": {post, "/1.0/profiles", object{"name": "p1", "config": object{"boot.autostrat": "true"}}, 400, "boot.autostart"},
 			"a misspelt key of the server": {
-				patch, "/1.0", object{"config": object{"core.https_adress": "127.0.0.1:1"}}, 400, "core.https_address",
+				patch, "/1.0", object{"config": object{"core.htps_address": "127.0.0.1:1"}}, 400, "core.https_address",
 			},
 			"a misspelt key of a network":     {post, "/1.0/networks", object{"name": "n1", "config": object{"ipv4.adress": "none"}}, 400, "ipv4.address"},
 			"a misspelt key of a pool":        {post, "/1.0/storage-pools", object{"name": "p1", "driver": "dir", "config": object{"sorce": "/x"}}, 400, "source"},
@@ -171,7 +169,7 @@ func TestBadInputIsRefused(t *testing.T) {
 			"a profile that is not":           {post, "/1.0/instances", with(empty("c2"), "profiles", []string{"nope"}), 404, "nope"},
 			"an image that is not":            {post, "/1.0/instances", object{"name": "c2", "source": object{"type": "image", "alias": "nope"}}, 404, "nope"},
 			"a source of no known type":       {post, "/1.0/instances", object{"name": "c2", "source": object{"type": "imgae"}}, 400, "image"},
-			"an instance of no known type":    {post, "/1.0/instances", with(empty("c2"), "type", "contianer"), 400, "container"},
+			"an instance of no known type":    {post, "/1.0/instances", with(empty("c2"), "type", "containr"), 400, "container"},
 			"a virtual machine":               {post, "/1.0/instances", with(empty("c2"), "type", "virtual-machine"), 400, "virtual"},
 			"a pool of no known driver":       {post, "/1.0/storage-pools", object{"name": "p1", "driver": "brtfs"}, 400, "btrfs"},
 			"a network of no known type":      {post, "/1.0/networks", object{"name": "n1", "type": "brigde"}, 400, "bridge"},
@@ -329,9 +327,7 @@ func large(t *testing.T, size int64) []byte {
 func uploaded(t *testing.T, m *lab.Member, body io.Reader, header http.Header) (code int, sentence string) {
 	t.Helper()
 	sent := http.Header{"Content-Type": {"application/octet-stream"}, "X-Lxd-Filename": {"image.tar"}}
-	for key, values := range header {
-		sent[key] = values
-	}
+	maps.Copy(sent, header)
 	answer, err := m.Request(t.Context(), http.MethodPost, "/1.0/images", body, sent)
 	if err != nil {
 		return 0, err.Error()
