@@ -79,12 +79,12 @@ func checkStatement(statement string, write bool) error {
 		return state.Errorf(state.ErrInvalid, "RETURNING does not work on this database: ask for the row afterwards")
 	case slices.Contains(readWords, word) && !write:
 		if hidden := writing.FindString(bare); hidden != "" {
-			return state.Errorf(state.ErrInvalid, "%s would write: say that it should", strings.ToUpper(hidden))
+			return state.Errorf(state.ErrInvalid, "%s would write: ask for that with --write", strings.ToUpper(hidden))
 		}
 		return nil
 	case slices.Contains(writeWords, word):
 		if !write {
-			return state.Errorf(state.ErrInvalid, "%s would write: say that it should", word)
+			return state.Errorf(state.ErrInvalid, "%s would write: ask for that with --write", word)
 		}
 		return nil
 	case write:
