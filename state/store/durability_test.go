@@ -122,7 +122,16 @@ func TestDamageIsRefused(t *testing.T) {
 		"a snapshot is cut short":                  {running, truncate("snapshot-*[0-9]", 1000), "is cut short"},
 		"the snapshots are gone, the log is whole": {running, remove("snapshot-*"), ""},
 		"killed, open segments are gone":           {killed, remove("open-*"), "now it ends at"},
-		"killed, an open segment is cut short":     {killed, truncate("open-*", 100_000), "has 100000 bytes of 8388608"},
+		"killed, an open segment is cut short": {killed, func(t *testing.T, dir string) {
+			if err := os.Truncate(files(t, dir, "open-*")[0], 100_000); err != nil {
+				t.Fatal(err)
+			}
+		}, "has 100000 bytes of 8388608"},
+		"killed while an open segment was being prepared": {killed, func(t *testing.T, dir string) {
+			if err := os.WriteFile(filepath.Join(dir, "open-9"), make([]byte, 1_303_424), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
 		"killed, damage before the end": {killed, func(t *testing.T, dir string) {
 			overwrite(t, files(t, dir, "open-*")[0], func(c []byte) int { b := batches(c); return b[len(b)/2] + 40 })
 		}, "there is more behind"},

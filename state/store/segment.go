@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -41,6 +42,11 @@ func (d *directory) inspectOpenSegment(path string) error {
 		return nil
 	}
 	if len(content) != segmentSize {
+		// Killed while it was given its size, which takes a while: nothing was ever
+		// written to it, and the node would end the process over it.
+		if len(bytes.Trim(content, "\x00")) == 0 {
+			return os.Remove(path)
+		}
 		return d.damaged("%s has %d bytes of %d", filepath.Base(path), len(content), segmentSize)
 	}
 	if binary.LittleEndian.Uint64(content) != segmentFormat {
