@@ -21,6 +21,7 @@ import (
 	"muster/rpc/client"
 	"muster/rpc/client/setup"
 	"muster/rpc/rest"
+	"muster/rpc/rest/api"
 )
 
 func socketPath() string { return filepath.Join(directory(), "unix.socket") }
@@ -32,13 +33,15 @@ func connect() (*client.Client, error) {
 
 func initCommand() *cobra.Command {
 	var auto, preseed, dump bool
+	var token, address string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Set up storage, network and the default profile",
 		Example: `  musterd init              asks
   musterd init --auto       takes the usual answers
   musterd init --preseed < seed.yaml
-  musterd init --dump       shows what is set up, as a preseed`,
+  musterd init --dump       shows what is set up, as a preseed
+  musterd init --token TOKEN --address 192.0.2.2:8443    joins a cluster`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect()
@@ -47,6 +50,10 @@ func initCommand() *cobra.Command {
 			}
 			defer c.Close()
 			switch {
+			case token != "":
+				return joinCluster(cmd.Context(), token, address)
+			case address != "":
+				return errors.New("--address goes with --token: it is where the other members reach this one")
 			case dump:
 				seed, err := setup.Dump(cmd.Context(), c)
 				if err != nil {
@@ -71,8 +78,33 @@ func initCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&auto, "auto", false, "take the usual answers")
 	cmd.Flags().BoolVar(&preseed, "preseed", false, "read the answers from standard input, as YAML")
 	cmd.Flags().BoolVar(&dump, "dump", false, "show what is set up, as YAML for --preseed")
-	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump")
+	cmd.Flags().StringVar(&token, "token", "", "join the cluster that this token is of")
+	cmd.Flags().StringVar(&address, "address", "", "with --token: where the other members reach this one, as address:port")
+	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token")
 	return cmd
+}
+
+// joinCluster makes the daemon join and waits until it is a member.
+func joinCluster(ctx context.Context, token, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*joinTimeout)
+	defer cancel()
+	join := api.ClusterPut{ClusterToken: token, ServerAddress: address}
+	join.Enabled = true
+	if err := localRequest(ctx, http.MethodPut, "/1.0/cluster", join, nil); err != nil {
+		return err
+	}
+	for {
+		var shown api.Cluster
+		err := localRequest(ctx, http.MethodGet, "/1.0/cluster", struct{}{}, &shown)
+		if err == nil && shown.Enabled {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the cluster has admitted this server, which has not come up as its member yet: \"lxc cluster list\" on another member and the log here say why")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // localRequest sends one request to the daemon's own endpoints and decodes the
@@ -102,7 +134,7 @@ func localRequest(ctx context.Context, method, path string, body, metadata any) 
 	if err := json.NewDecoder(response.Body).Decode(&envelope); err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode >= http.StatusBadRequest {
 		return errors.New(envelope.Error)
 	}
 	if metadata == nil {

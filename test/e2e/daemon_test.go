@@ -77,8 +77,8 @@ func TestInit(t *testing.T) {
 	if pools := decode[[]string](t, mustGet(t, third, "/1.0/storage-pools")); len(pools) != 1 {
 		t.Errorf("after musterd init the pools are %v; want one\n%s", pools, out)
 	}
-	if out, err := run(third, "storage_pools: [{nmae: x}]", "musterd", "init", "--preseed"); err == nil || !strings.Contains(out, "nmae") {
-		t.Errorf("a misspelt seed: %v: %s; want an error that names nmae", err, out)
+	if out, err := run(third, "storage_pools: [{nam: x}]", "musterd", "init", "--preseed"); err == nil || !strings.Contains(out, "nam") {
+		t.Errorf("a misspelt seed: %v: %s; want an error that names nam", err, out)
 	}
 }
 

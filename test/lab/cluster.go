@@ -2,11 +2,9 @@ package lab
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // addresses counts the loopback addresses that this process has given out.
@@ -58,25 +56,5 @@ func (m *Member) Token(name string) map[string]any {
 // is ready again.
 func (m *Member) Join(other *Member, name string) {
 	m.t.Helper()
-	answer, err := m.Request(m.t.Context(), http.MethodPut, "/1.0/cluster", map[string]any{
-		"server_name": name, "enabled": true, "server_address": Address(), "cluster_token": Encode(other.Token(name)),
-	}, nil)
-	if err != nil || answer.Code != http.StatusAccepted {
-		m.t.Fatalf("%s joins: %v, %d: %s", name, err, answer.Code, answer.Error)
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	for !m.joined() {
-		if time.Now().After(deadline) {
-			m.t.Fatalf("%s has not joined within 30 s\n%s", name, tail(m.Log(), 25))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func (m *Member) joined() bool {
-	var cluster struct {
-		Enabled bool `json:"enabled"`
-	}
-	err := m.Get(m.t.Context(), "/1.0/cluster", &cluster)
-	return err == nil && cluster.Enabled
+	m.Run("musterd", "init", "--token", Encode(other.Token(name)), "--address", Address())
 }
