@@ -45,6 +45,25 @@ func (c *Cluster) errNoHost() error {
 	return state.Errorf(state.ErrConflict, "member %q has no storage pools and networks: instances, images, pools and networks are on member %q only, until those of a cluster can differ from member to member", c.Self(), c.Host())
 }
 
+// Needed reports whether this member has to run even when no client calls: it is
+// reachable over the network, in a cluster, or has instances that run or are to be
+// started.
+func (c *Cluster) Needed() bool {
+	view := c.store.View()
+	if c.Clustered() || view.Setting(c.Self(), "core.https_address") != "" {
+		return true
+	}
+	return slices.ContainsFunc(view.InstancesOn(c.Self()), func(inst *state.Instance) bool {
+		expanded, err := nodeInstance(view, inst)
+		autostart, set := "", false
+		if err == nil {
+			autostart, set = expanded.Config["boot.autostart"]
+		}
+		start, _ := state.ParseBool(autostart)
+		return inst.Status != state.StatusStopped || start || !set && inst.Config["volatile.last_state.power"] == "RUNNING"
+	})
+}
+
 // Members returns all members, ordered by name.
 func (c *Cluster) Members(ctx context.Context) []MemberInfo {
 	members := c.store.View().Members()

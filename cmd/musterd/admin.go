@@ -68,11 +68,11 @@ func initCommand() *cobra.Command {
 				}
 				return setup.Preseed(cmd.Context(), c, seed)
 			case auto:
-				_, err := setup.Auto(cmd.Context(), c, setup.Options{})
-				return err
+				result, err := setup.Auto(cmd.Context(), c, setup.Options{})
+				return errors.Join(err, sayResult(cmd.OutOrStdout(), result, err))
 			}
-			_, err = setup.Interactive(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
-			return err
+			result, err := setup.Interactive(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
+			return errors.Join(err, sayResult(cmd.OutOrStdout(), result, err))
 		},
 	}
 	cmd.Flags().BoolVar(&auto, "auto", false, "take the usual answers")
@@ -82,6 +82,23 @@ func initCommand() *cobra.Command {
 	cmd.Flags().StringVar(&address, "address", "", "with --token: where the other members reach this one, as address:port")
 	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token")
 	return cmd
+}
+
+// sayResult tells what was set up, unless it failed.
+func sayResult(out io.Writer, result setup.Result, failed error) error {
+	if failed != nil {
+		return nil
+	}
+	if len(result.Made) == 0 {
+		_, err := fmt.Fprintln(out, "Everything was there already")
+		return err
+	}
+	for _, line := range result.Made {
+		if _, err := fmt.Fprintf(out, "Made %s\n", line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // joinCluster makes the daemon join and waits until it is a member.
@@ -174,7 +191,7 @@ func waitReadyCommand() *cobra.Command {
 
 func shutdownCommand() *cobra.Command {
 	var timeout int
-	var force, keep bool
+	var keep bool
 	cmd := &cobra.Command{
 		Use: "shutdown", Short: "Stop all instances and end the daemon", Args: cobra.NoArgs,
 		Example: `  musterd shutdown
@@ -186,14 +203,13 @@ func shutdownCommand() *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
 				defer cancel()
 			}
-			if err := localRequest(ctx, http.MethodPost, "/internal/shutdown", rest.InternalShutdown{KeepInstances: keep || force}, nil); err != nil {
+			if err := localRequest(ctx, http.MethodPost, "/internal/shutdown", rest.InternalShutdown{KeepInstances: keep}, nil); err != nil {
 				return err
 			}
 			return waitGone(ctx)
 		},
 	}
 	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "give up after so many seconds; 0 waits as long as it takes")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "end the daemon without waiting for instances; they go on")
 	cmd.Flags().BoolVar(&keep, "keep-instances", false, "leave instances running")
 	return cmd
 }
@@ -219,11 +235,12 @@ func activateCommand() *cobra.Command {
 		Use:   "activateifneeded",
 		Short: "Start the daemon through its socket if it has something to do",
 		Long: `activateifneeded connects to the daemon's socket, so that a service manager
-with socket activation starts it, when the daemon was set up before. It starts
-nothing by itself.`,
+with socket activation starts it, when there is something to do: when it is
+reachable over the network, in a cluster, or has instances to start. The daemon
+notes that when it ends.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := os.Stat(filepath.Join(directory(), "database")); errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(directory(), neededFile)); errors.Is(err, os.ErrNotExist) {
 				return nil
 			}
 			return localRequest(cmd.Context(), http.MethodGet, "/1.0", struct{}{}, nil)

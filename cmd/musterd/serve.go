@@ -408,6 +408,9 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 		return nil
 	})
+	if err := os.WriteFile(filepath.Join(m.dir, neededFile), nil, 0o600); err != nil {
+		m.log.Warn("note that the daemon is needed", "error", err)
+	}
 	m.ready.Store(true)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		m.log.Warn("tell the service manager", "error", err)
@@ -428,6 +431,7 @@ func (m *member) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	m.handOver(ctx)
+	m.noteNeed()
 	var failed []error
 	if m.stopBackground != nil {
 		m.stopBackground()
@@ -472,6 +476,20 @@ func (m *member) handOver(ctx context.Context) {
 	defer cancel()
 	if err := errors.Join(m.store.HandOver(ctx), m.coord.HandOver(ctx)); err != nil {
 		m.log.Info("the others elect who leads", "error", err)
+	}
+}
+
+// neededFile is there while the daemon runs, and stays when it is to be started again
+// at boot: after a crash, or when noteNeed left it.
+const neededFile = "needed"
+
+// noteNeed removes neededFile when nobody would miss the daemon until a client calls.
+func (m *member) noteNeed() {
+	if m.cluster == nil || m.cluster.Needed() {
+		return
+	}
+	if err := os.Remove(filepath.Join(m.dir, neededFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.log.Warn("note that the daemon is not needed", "error", err)
 	}
 }
 

@@ -143,12 +143,29 @@ func (x instances) listFull(r *http.Request, view *store.View, found []*state.In
 		return nil, err
 	}
 	elements := make(array, len(found))
+	for i, inst := range found {
+		if elements[i], err = show.encode(inst); err != nil {
+			return nil, err
+		}
+	}
 	err = each(found, func(i int, inst *state.Instance) error {
-		encoded, err := json.Marshal(x.full(r.Context(), view, inst))
-		elements[i] = encoded
+		more, err := json.Marshal(x.surroundings(r.Context(), view, inst))
+		elements[i] = spliced(elements[i], more)
 		return err
 	})
 	return elements, err
+}
+
+// spliced makes one JSON object of the members of two, neither of them empty. It
+// leaves both as they are: the first is remembered by others.
+func spliced(object, more []byte) []byte {
+	if len(more) == 0 {
+		return object
+	}
+	whole := make([]byte, 0, len(object)+len(more)-1)
+	whole = append(whole, object[:len(object)-1]...)
+	whole = append(whole, ',')
+	return append(whole, more[1:]...)
 }
 
 // profileRevisions remembers the newest revision among the profiles of each
@@ -245,9 +262,21 @@ func expanded(view *store.View, project string, names []string, config state.Con
 }
 
 func (x instances) full(ctx context.Context, view *store.View, inst *state.Instance) api.InstanceFull {
-	full := api.InstanceFull{Instance: x.show(view, inst), Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
+	around := x.surroundings(ctx, view, inst)
+	return api.InstanceFull{Instance: x.show(view, inst), Backups: around.Backups, State: around.State, Snapshots: around.Snapshots}
+}
+
+// surroundings is what api.InstanceFull has and api.Instance has not.
+type surroundings struct {
+	Backups   []api.InstanceBackup   `json:"backups"`
+	State     *api.InstanceState     `json:"state"`
+	Snapshots []api.InstanceSnapshot `json:"snapshots"`
+}
+
+func (x instances) surroundings(ctx context.Context, view *store.View, inst *state.Instance) surroundings {
+	around := surroundings{Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
 	for _, snapshot := range view.Snapshots(inst.Project, inst.Name) {
-		full.Snapshots = append(full.Snapshots, showSnapshot(view, snapshot))
+		around.Snapshots = append(around.Snapshots, showSnapshot(view, snapshot))
 	}
 	usage, err := x.store.Usage(ctx, inst.Project, inst.Name)
 	if err != nil {
@@ -255,8 +284,8 @@ func (x instances) full(ctx context.Context, view *store.View, inst *state.Insta
 		usage = node.Usage{Status: inst.Status}
 	}
 	shown := showState(usage)
-	full.State = &shown
-	return full
+	around.State = &shown
+	return around
 }
 
 func (x instances) create(r *http.Request) (any, error) {

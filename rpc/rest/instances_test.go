@@ -176,6 +176,16 @@ func TestInstanceLists(t *testing.T) {
 	if len(full[0].Snapshots) != 1 || full[0].Snapshots[0].Name != "s1" || full[0].State.Status != "Stopped" || full[1].State.Status != "Running" {
 		t.Errorf("recursion 2: %+v", full)
 	}
+	// A row of the list is put together from pieces; the object itself is not.
+	for i, name := range []string{"c1", "c2"} {
+		var rows []map[string]any
+		c.must("GET /1.0/instances?recursion=2", "", &rows)
+		var alone map[string]any
+		c.must("GET /1.0/instances/"+name+"?recursion=1", "", &alone)
+		if diff := cmp.Diff(alone, rows[i]); diff != "" {
+			t.Errorf("%s alone and in the list (-alone +listed):\n%s", name, diff)
+		}
+	}
 	// A list must show a change of a profile at once, though it remembers the
 	// instances' encodings.
 	c.must("PATCH /1.0/profiles/default", `{"config": {"user.p": "new"}}`, nil)

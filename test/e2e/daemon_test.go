@@ -113,12 +113,17 @@ func TestTheDaemonsSubcommands(t *testing.T) {
 	if out, err := second.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("MUSTER_DIR")) {
 		t.Errorf("a second daemon on the directory: %v, %s; want an error that names MUSTER_DIR", err, out)
 	}
+	if _, err := os.Stat(filepath.Join(m.Dir, "needed")); err != nil {
+		t.Errorf("while the daemon runs: %v", err)
+	}
 	m.Run("musterd", "shutdown")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := m.Exited(ctx); err != nil {
 		t.Errorf("after shutdown the daemon ended with %v; want 0", err)
 	}
+	// It has nothing to do, so nothing is activated: without a daemon that would fail.
+	m.Run("musterd", "activateifneeded")
 	for _, command := range [][]string{{"musterd", "shutdown"}, {"muster", "list"}, {"musterd", "waitready", "--timeout", "1"}} {
 		if out, err := run(m, "", command[0], command[1:]...); err == nil || !strings.Contains(out, "musterd") {
 			t.Errorf("%v without a daemon: %v, %q; want an error that says how to start one", command, err, out)
