@@ -69,10 +69,16 @@ func initCommand() *cobra.Command {
 				return setup.Preseed(cmd.Context(), c, seed)
 			case auto:
 				result, err := setup.Auto(cmd.Context(), c, setup.Options{})
-				return errors.Join(err, sayResult(cmd.OutOrStdout(), result, err))
+				if err != nil {
+					return err
+				}
+				return sayResult(cmd.OutOrStdout(), result)
 			}
 			result, err := setup.Interactive(cmd.Context(), c, cmd.InOrStdin(), cmd.OutOrStdout())
-			return errors.Join(err, sayResult(cmd.OutOrStdout(), result, err))
+			if err != nil {
+				return err
+			}
+			return sayResult(cmd.OutOrStdout(), result)
 		},
 	}
 	cmd.Flags().BoolVar(&auto, "auto", false, "take the usual answers")
@@ -84,11 +90,8 @@ func initCommand() *cobra.Command {
 	return cmd
 }
 
-// sayResult tells what was set up, unless it failed.
-func sayResult(out io.Writer, result setup.Result, failed error) error {
-	if failed != nil {
-		return nil
-	}
+// sayResult tells what was set up.
+func sayResult(out io.Writer, result setup.Result) error {
 	if len(result.Made) == 0 {
 		_, err := fmt.Fprintln(out, "Everything was there already")
 		return err
