@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"muster/cluster/coord"
@@ -36,6 +37,8 @@ type Config struct {
 	Address  func() string
 	Reach    func(ctx context.Context, address string) error
 	Pinger   Pinger
+	// Remote asks other members; nil for a server that never has any.
+	Remote Remote
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made
@@ -53,6 +56,13 @@ type Cluster struct {
 	ops   *Operations
 	node  *node.Node
 	locks locks
+	// keeper is what was done to this member's parts of pools and networks.
+	keeper  keeper
+	placing placing
+
+	profilesMu sync.Mutex
+	// profiles are the profiles as the running instances here have them.
+	profiles map[string]*state.Profile // guarded by profilesMu
 }
 
 // New checks the configuration. It starts nothing: see Reconcile and Run.

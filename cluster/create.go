@@ -30,6 +30,9 @@ type InstanceSpec struct {
 	// takes over its source's.
 	Profiles []string
 	Source   InstanceSource
+
+	// here is the member that makes the instance; empty while one is being looked for.
+	here string
 }
 
 // InstanceSource says what the root file system is made from. One of the groups
@@ -55,9 +58,6 @@ type InstanceSource struct {
 // checked before anything is recorded, and the name is taken at once, so of two
 // callers that want it one is told immediately (ErrExists).
 func (c *Cluster) CreateInstance(ctx context.Context, spec InstanceSpec) (OperationInfo, error) {
-	if !c.hosts() {
-		return OperationInfo{}, c.errNoHost()
-	}
 	plan, err := c.planCreate(ctx, spec)
 	if err != nil {
 		return OperationInfo{}, err
@@ -103,6 +103,7 @@ func (c *Cluster) planCreate(ctx context.Context, spec InstanceSpec) (*createPla
 	if err := state.ValidateInstanceName(spec.Name); err != nil {
 		return nil, err
 	}
+	spec.here = c.Self()
 	plan := &createPlan{event: "instance-created"}
 	var image *state.Image
 	var err error
@@ -150,15 +151,16 @@ func (c *Cluster) planCreate(ctx context.Context, spec InstanceSpec) (*createPla
 	if inst.Config["volatile.cloud-init.instance-id"] == "" {
 		inst.Config["volatile.cloud-init.instance-id"] = uuid.NewString()
 	}
-	plan.instance = inst
 	plan.node, err = nodeInstance(view, &inst)
 	if err != nil {
 		return nil, err
 	}
+	inst.Need = needOf(plan.node)
+	plan.instance = inst
 	plan.command = store.CreateInstance{
-		Instance: inst,
-		Intent:   state.Intent{ID: id, Kind: "create", Member: inst.Location, Input: encodeInput(createInput{Snapshots: snapshotNames(plan.snapshots)})},
-		Image:    plan.source.Image,
+		Instance: inst, Room: c.room(view),
+		Intent: state.Intent{ID: id, Kind: "create", Member: inst.Location, Input: encodeInput(createInput{Snapshots: snapshotNames(plan.snapshots)})},
+		Image:  plan.source.Image,
 	}
 	return plan, nil
 }
@@ -201,6 +203,9 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 	}
 	if from.Busy != "" {
 		return errBusy(from)
+	}
+	if spec.here != "" && from.Location != spec.here {
+		return state.Errorf(state.ErrInvalid, "instance %q is on member %q: a copy is made there; leave out ?target= (--target)", from.Name, from.Location)
 	}
 	config, devices, profiles, ephemeral := from.Config, from.Devices, from.Profiles, from.Ephemeral
 	architecture, description := from.Architecture, from.Description
@@ -296,6 +301,15 @@ func (c *Cluster) create(ctx context.Context, plan *createPlan, op *Operation) e
 			return err
 		}
 		defer releaseSource()
+	}
+	if plan.source.Image != "" {
+		err := c.haveImage(ctx, project, plan.source.Image, func(received, size int64) {
+			op.UpdateMetadata(map[string]any{"download_progress": fmt.Sprintf("rootfs: %d%%", received*100/max(size, 1))})
+		})
+		if err != nil {
+			c.abandon(ctx, plan)
+			return err
+		}
 	}
 	volatile, err := c.node.Create(ctx, plan.node, plan.source, func(stage string, done, _ int64) {
 		op.UpdateMetadata(map[string]any{"create_instance_from_image_unpack_progress": fmt.Sprintf("%s: %d MB", capital(stage), done>>20)})

@@ -50,9 +50,6 @@ func (s ImageSpec) check() error {
 // ImportImage takes in what upload yields while the request lasts, and records it
 // in the background. Nothing is kept of an upload that fails.
 func (c *Cluster) ImportImage(ctx context.Context, spec ImageSpec, upload image.ImportSpec) (OperationInfo, error) {
-	if !c.hosts() {
-		return OperationInfo{}, c.errNoHost()
-	}
 	if err := spec.check(); err != nil {
 		return OperationInfo{}, err
 	}
@@ -141,9 +138,6 @@ type PublishSpec struct {
 // PublishImage makes an image of a stopped instance or of a snapshot, in the
 // background.
 func (c *Cluster) PublishImage(ctx context.Context, spec PublishSpec) (OperationInfo, error) {
-	if !c.hosts() {
-		return OperationInfo{}, c.errNoHost()
-	}
 	if err := spec.check(); err != nil {
 		return OperationInfo{}, err
 	}

@@ -30,7 +30,8 @@ func nodeInstance(view *store.View, inst *state.Instance) (node.Instance, error)
 				continue
 			}
 			if network, err := view.Network(state.DefaultProject, name); err == nil {
-				networks[name] = network
+				here := network.On(inst.Location)
+				networks[name] = &here
 			}
 		}
 	}
@@ -200,15 +201,24 @@ func (c *Cluster) ChangeAllStates(ctx context.Context, project string, change St
 		return OperationInfo{}, err
 	}
 	var names []string
+	elsewhere := map[string]string{}
 	for _, inst := range c.store.View().Instances(project) {
 		if inst.Busy == "" && applies(change.Action, inst.Status) {
 			names = append(names, inst.Name)
+			if inst.Location != c.Self() {
+				elsewhere[inst.Name] = inst.Location
+			}
 		}
 	}
 	return c.ops.Start(ctx, OperationSpec{
 		Description: changeWords[change.Action] + "s", Project: project, Resources: instanceResources(project, names...),
 	}, func(ctx context.Context, _ *Operation) error {
 		return forAll(ctx, names, func(ctx context.Context, name string) error {
+			if member := elsewhere[name]; member != "" {
+				return c.cfg.Remote.Request(ctx, member, "PUT", resource(project, "instances", name, "state"), map[string]any{
+					"action": change.Action, "timeout": int(change.Timeout / time.Second), "force": change.Force,
+				}, nil)
+			}
 			return c.changeState(ctx, project, name, change)
 		})
 	})

@@ -7,12 +7,16 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"muster/cluster/coord"
 	"muster/cluster/pki"
+	"muster/node/storage"
 	"muster/state"
 	"muster/state/store"
 )
@@ -80,6 +84,10 @@ type JoinRequest struct {
 	Protocol int `json:"protocol"`
 	// Request is a certificate request in PEM form, made by pki.MakeRequest.
 	Request string `json:"request"`
+	// Pools and Networks are the configuration keys that differ on this member, by the
+	// names of storage pools and networks.
+	Pools    map[string]state.Config `json:"pools,omitempty"`
+	Networks map[string]state.Config `json:"networks,omitempty"`
 }
 
 // Peer is where a member is.
@@ -134,6 +142,9 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		}
 		return JoinAnswer{}, state.Errorf(state.ErrForbidden, "this join token was withdrawn: ask for a new one")
 	}
+	if err := checkJoinConfig(view, join); err != nil {
+		return JoinAnswer{}, err
+	}
 	certificate, err := c.cfg.Identity.SignMember([]byte(join.Request), join.MemberID, c.now())
 	if err != nil {
 		return JoinAnswer{}, err
@@ -143,6 +154,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	}
 	err = c.apply(ctx, store.ConsumeToken{
 		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
+		Pools: join.Pools, Networks: join.Networks,
 		Member: &state.Member{
 			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Certificate: string(certificate), CreatedAt: c.now(),
 		},
@@ -158,6 +170,44 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address})
 	}
 	return answer, nil
+}
+
+// checkJoinConfig refuses configuration for pools and networks that do not exist, or
+// that is not the joining server's to choose.
+func checkJoinConfig(view *store.View, join JoinRequest) error {
+	for _, name := range slices.Sorted(maps.Keys(join.Pools)) {
+		pool, err := view.Pool(name)
+		if err != nil {
+			return fmt.Errorf("field \"member_config\": %w", err)
+		}
+		config := maps.Clone(pool.Config)
+		for key, value := range join.Pools[name] {
+			if !state.PoolLocalKey(key) {
+				return state.Errorf(state.ErrInvalid, "field \"member_config\": key %q of storage pool %q holds for all members; a joining server may choose source and size", key, name)
+			}
+			config[key] = value
+		}
+		if err := storage.Validate(state.Pool{Name: name, Driver: pool.Driver, Config: config}); err != nil {
+			return fmt.Errorf("field \"member_config\": %w", err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(join.Networks)) {
+		network, err := view.Network(state.DefaultProject, name)
+		if err != nil {
+			return fmt.Errorf("field \"member_config\": %w", err)
+		}
+		config := maps.Clone(network.Config)
+		for key, value := range join.Networks[name] {
+			if !state.NetworkLocalKey(key) {
+				return state.Errorf(state.ErrInvalid, "field \"member_config\": key %q of network %q holds for all members; a joining server may choose bridge.external_interfaces", key, name)
+			}
+			config[key] = value
+		}
+		if err := state.ValidateNetworkConfig(config); err != nil {
+			return fmt.Errorf("field \"member_config\": %w", err)
+		}
+	}
+	return nil
 }
 
 // joinToken finds the token whose secret the joining server shows.

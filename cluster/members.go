@@ -29,22 +29,6 @@ func (c *Cluster) Clustered() bool {
 	return err == nil && self.Address != ""
 }
 
-// Host is the member that has the storage pools, the networks and so the instances:
-// the one that began the cluster.
-func (c *Cluster) Host() string {
-	members := c.store.View().Members()
-	first := slices.MinFunc(members, func(a, b *state.Member) int { return a.CreatedAt.Compare(b.CreatedAt) })
-	return first.Name
-}
-
-// hosts reports whether this member is the Host.
-func (c *Cluster) hosts() bool { return c.Host() == c.Self() }
-
-// errNoHost refuses to put something on a member that has no storage.
-func (c *Cluster) errNoHost() error {
-	return state.Errorf(state.ErrConflict, "member %q has no storage pools and networks: instances, images, pools and networks are on member %q only, until those of a cluster can differ from member to member", c.Self(), c.Host())
-}
-
 // Needed reports whether this member has to run even when no client calls: it is
 // reachable over the network, in a cluster, or has instances that run or are to be
 // started.
@@ -111,6 +95,9 @@ func (c *Cluster) memberInfo(ctx context.Context, m *state.Member) MemberInfo {
 // Online reports whether the cluster takes the member for alive. One that has not
 // been judged yet is.
 func (c *Cluster) Online(memberID string) bool {
+	if c.cfg.Coord == nil {
+		return true // alone
+	}
 	known, found := c.cfg.Coord.Member(memberID)
 	return !found || known.Verdict != coord.Offline
 }
@@ -133,14 +120,43 @@ func (c *Cluster) EnableCluster(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	return c.apply(ctx, store.SetMemberFacts{
+		Name: name, Address: address, Architecture: hostArchitecture(), Capacity: c.node.Capacity(),
+		Certificate: string(c.cfg.Identity.Member().CertificatePEM), Hint: store.Hint{Action: "cluster-enabled"},
+	})
+}
+
+// tellFacts records what this machine is, when that has changed since it was recorded.
+// It returns when ctx ends.
+func (c *Cluster) tellFacts(ctx context.Context) error {
+	ticker := time.NewTicker(factsEvery)
+	defer ticker.Stop()
+	for {
+		if err := c.tellFactsOnce(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("record what this machine has to give", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// factsEvery is how often a machine is looked at for processors, memory or disk space
+// that came or went.
+const factsEvery = time.Minute
+
+func (c *Cluster) tellFactsOnce(ctx context.Context) error {
 	self, err := c.store.View().MemberByID(c.cfg.MemberID)
 	if err != nil {
 		return err
 	}
-	return c.apply(ctx, store.UpdateMember{
-		Name: name, Address: address, Architecture: hostArchitecture(), Description: self.Description, Config: self.Config,
-		Certificate: string(c.cfg.Identity.Member().CertificatePEM),
-	})
+	capacity, architecture := c.node.Capacity(), hostArchitecture()
+	if self.Capacity == capacity && self.Architecture == architecture {
+		return nil
+	}
+	return c.apply(ctx, store.SetMemberFacts{Name: self.Name, Architecture: architecture, Capacity: capacity})
 }
 
 // usable refuses addresses at which no other member could reach this one.
@@ -158,16 +174,11 @@ func usable(address string) error {
 // UpdateMember replaces a member's description and configuration; see
 // UpdateInstance for expect.
 func (c *Cluster) UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error {
-	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
-	if err != nil {
-		return err
-	}
 	if err := state.ValidateMemberConfig(config); err != nil {
 		return err
 	}
 	return c.apply(ctx, store.UpdateMember{
-		Name: name, Address: m.Address, Architecture: m.Architecture, Description: description, Config: config,
-		Certificate: m.Certificate, ExpectRevision: expect,
+		Name: name, Description: description, Config: config, ExpectRevision: expect,
 	})
 }
 

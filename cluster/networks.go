@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -17,11 +19,49 @@ func (c *Cluster) Network(ctx context.Context, project, name string) (*state.Net
 	return found(ctx, c, func(v *store.View) (*state.Network, error) { return v.Network(project, name) })
 }
 
-// CreateNetwork makes a managed bridge on this member.
-func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) error {
-	if !c.hosts() {
-		return c.errNoHost()
+func networkSubject(name string) string { return fmt.Sprintf("network %q", name) }
+
+// networkPart is this member's part of a network.
+func (c *Cluster) networkPart(made *state.Network) part {
+	here := made.On(c.Self())
+	return part{
+		subject: networkSubject(made.Name), locals: made.Locals, config: here.Config,
+		make: func(ctx context.Context) (state.Config, error) {
+			local := maps.Clone(made.Locals[c.Self()].Config)
+			if local == nil {
+				local = state.Config{}
+			}
+			if here.Config["bridge.hwaddr"] == "" && local["volatile.bridge.hwaddr"] == "" {
+				local["volatile.bridge.hwaddr"] = c.node.Networks().NewHWAddr()
+				here.Config["volatile.bridge.hwaddr"] = local["volatile.bridge.hwaddr"]
+			}
+			err := c.node.Networks().Start(ctx, here)
+			if err != nil {
+				// It may be half there.
+				err = errors.Join(err, c.node.Networks().Delete(ctx, here.Name))
+			}
+			return local, err
+		},
+		change: func(ctx context.Context) error { return c.node.Networks().Start(ctx, here) },
+		remove: func(ctx context.Context) error { return c.node.Networks().Delete(ctx, here.Name) },
+		set: func(local state.Local) store.Command {
+			return store.SetNetworkLocal{Project: made.Project, Name: made.Name, Member: c.Self(), Local: local}
+		},
+		drop: store.DropNetworkLocal{Project: made.Project, Name: made.Name, Member: c.Self()},
 	}
+}
+
+// networkLocals are a network's parts; none when it is gone.
+func networkLocals(project, name string) func(*store.View) state.Locals {
+	return func(view *store.View) state.Locals {
+		if network, err := view.Network(project, name); err == nil {
+			return network.Locals
+		}
+		return nil
+	}
+}
+
+func checkNetwork(created *state.Network) error {
 	if err := state.ValidateNetworkName(created.Name); err != nil {
 		return err
 	}
@@ -31,42 +71,63 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	if created.Type != "bridge" {
 		return state.Errorf(state.ErrInvalid, "type %q: managed networks are of type bridge", created.Type)
 	}
-	if err := state.ValidateNetworkConfig(created.Config); err != nil {
+	return state.ValidateNetworkConfig(created.Config)
+}
+
+// DefineNetwork says what a network will be on this member, before CreateNetwork makes
+// it on all: only keys that differ from member to member may be set.
+func (c *Cluster) DefineNetwork(ctx context.Context, created state.Network) error {
+	if err := checkNetwork(&created); err != nil {
+		return err
+	}
+	whole, local := state.SplitConfig(created.Config, state.NetworkLocalKey)
+	for key := range whole {
+		return state.Errorf(state.ErrInvalid, "config key %q of a network holds for all members: give it without ?target= (--target)", key)
+	}
+	return c.apply(ctx, store.DefineNetwork{Project: created.Project, Name: created.Name, Type: created.Type, Member: c.Self(), Config: local})
+}
+
+// CreateNetwork makes a managed bridge on every member, and waits for those that are
+// online. When one can't, it is taken back on all.
+func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) error {
+	if err := checkNetwork(&created); err != nil {
 		return err
 	}
 	config, err := network.FillDefaults(created.Config)
 	if err != nil {
 		return err
 	}
-	if config["bridge.hwaddr"] == "" {
-		config["volatile.bridge.hwaddr"] = c.node.Networks().NewHWAddr()
-	}
-	created.Config = config
-	intent := uuid.NewString()
-	err = c.apply(ctx, store.CreateNetwork{
-		Network: created, Intent: &state.Intent{ID: intent, Kind: "create", Member: c.Self()},
-		Hint: store.Hint{Action: store.NoEvent},
-	})
-	if err != nil {
+	whole, local := state.SplitConfig(config, state.NetworkLocalKey)
+	if err := c.memberKeys("network", local); err != nil {
 		return err
 	}
-	if err := c.node.Networks().Start(ctx, created); err != nil {
-		c.dropNetwork(ctx, created, intent)
+	created.Config, created.Locals = whole, c.everywhere(local)
+	subject := networkSubject(created.Name)
+	c.keeper.begin(subject)
+	if err := c.apply(ctx, store.CreateNetwork{Network: created}); err != nil {
 		return err
 	}
-	return c.finish(ctx, store.End{ID: intent, Hint: store.Hint{Action: "network-created"}})
+	err = c.tendPart(ctx, subject, true)
+	if others := c.made(ctx, subject, networkLocals(created.Project, created.Name)); err == nil {
+		err = others
+	}
+	if err != nil && state.Kind(err) != state.ErrUnavailable {
+		c.dropNetwork(ctx, created)
+	}
+	return err
 }
 
-// dropNetwork takes a creation back; what fails is done again when the daemon
-// starts next, because the intent stays.
-func (c *Cluster) dropNetwork(ctx context.Context, dropped state.Network, intent string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+// dropNetwork takes back a creation that failed.
+func (c *Cluster) dropNetwork(ctx context.Context, dropped state.Network) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	err := c.node.Networks().Delete(ctx, dropped.Name)
+	subject := networkSubject(dropped.Name)
+	err := c.apply(ctx, store.DeleteNetwork{Project: dropped.Project, Name: dropped.Name, Hint: store.Hint{Action: store.NoEvent}})
 	if err == nil {
-		err = c.apply(ctx, store.DeleteNetwork{
-			Project: dropped.Project, Name: dropped.Name, IntentID: intent, Hint: store.Hint{Action: store.NoEvent},
-		})
+		err = c.tendPart(ctx, subject, true)
+	}
+	if err == nil {
+		err = c.gone(ctx, subject, networkLocals(dropped.Project, dropped.Name))
 	}
 	if err != nil {
 		c.log.Error("take back the creation of a network", "network", dropped.Name, "error", err)
@@ -75,7 +136,7 @@ func (c *Cluster) dropNetwork(ctx context.Context, dropped state.Network, intent
 
 // holdNetwork locks a network that nothing else changes.
 func (c *Cluster) holdNetwork(ctx context.Context, project, name, action string, expect state.Revision) (*state.Network, func(), error) {
-	release, err := c.locks.acquire(ctx, "network "+name, action)
+	release, err := c.locks.acquire(ctx, networkSubject(name), action)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,9 +155,10 @@ func (c *Cluster) holdNetwork(ctx context.Context, project, name, action string,
 	return held, release, nil
 }
 
-// UpdateNetwork replaces a network's description and configuration, and applies
-// them on this member; when that fails nothing is recorded.
-func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, expect state.Revision) error {
+// UpdateNetwork replaces a network's description and configuration: with here that of
+// this member's part, otherwise what holds for all. It is applied on this member, where
+// nothing is recorded when that fails, and on the others soon.
+func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here bool, expect state.Revision) error {
 	if err := state.ValidateNetworkConfig(changed.Config); err != nil {
 		return err
 	}
@@ -105,36 +167,47 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, expe
 		return err
 	}
 	defer release()
-	after := *before
-	after.Memo = nil
-	after.Description = changed.Description
-	after.Config = maps.Clone(changed.Config)
-	if after.Config == nil {
-		after.Config = state.Config{}
-	}
-	for key, value := range before.Config {
-		// Ours, and what "auto" stood for, stay unless they are named.
-		if _, given := after.Config[key]; !given && key == "volatile.bridge.hwaddr" {
-			after.Config[key] = value
-		}
-	}
-	if after.Config, err = network.FillDefaults(after.Config); err != nil {
-		return err
-	}
-	if err := c.node.Networks().Start(ctx, after); err != nil {
-		c.putBack(ctx, *before)
-		return err
-	}
-	err = c.finish(ctx, store.UpdateNetwork{
-		Project: after.Project, Name: after.Name, Description: after.Description, Config: after.Config, ExpectRevision: before.Revision,
-	})
+	self := c.Self()
+	kept := before.Locals[self].Config
+	filled, err := network.FillDefaults(changed.Config)
 	if err != nil {
-		c.putBack(ctx, *before)
+		return err
+	}
+	whole, own, err := c.splitUpdate("network", before.Config, filled, kept, here, state.NetworkLocalKey)
+	if err != nil {
+		return err
+	}
+	own = maps.Clone(own)
+	if _, given := own["volatile.bridge.hwaddr"]; !given && kept["volatile.bridge.hwaddr"] != "" {
+		own["volatile.bridge.hwaddr"] = kept["volatile.bridge.hwaddr"]
+	}
+	after := *before
+	after.Memo, after.Description, after.Config = nil, changed.Description, whole
+	after.Locals = maps.Clone(before.Locals)
+	local := after.Locals[self]
+	local.Config = own
+	after.Locals[self] = local
+	command := store.UpdateNetwork{
+		Project: after.Project, Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision,
+	}
+	ready := before.Locals.Ready(self)
+	if ready {
+		if err := c.node.Networks().Start(ctx, after.On(self)); err != nil {
+			c.putBack(ctx, before.On(self))
+			return err
+		}
+		c.keeper.note(networkSubject(after.Name), after.On(self).Config)
+		command.Member, command.Local = self, own
+	}
+	err = c.finish(ctx, command)
+	if err != nil && ready {
+		c.putBack(ctx, before.On(self))
 	}
 	return err
 }
 
 func (c *Cluster) putBack(ctx context.Context, before state.Network) {
+	c.keeper.note(networkSubject(before.Name), before.Config)
 	if err := c.node.Networks().Start(context.WithoutCancel(ctx), before); err != nil {
 		c.log.Error("take back the change of a network", "network", before.Name, "error", err)
 	}
@@ -159,6 +232,9 @@ func (c *Cluster) RenameNetwork(ctx context.Context, project, name, newName stri
 		return err
 	}
 	defer release()
+	if len(c.store.View().Members()) > 1 {
+		return state.Errorf(state.ErrInvalid, "network %q is on several members and can't be renamed: make another one", name)
+	}
 	if _, err := c.store.View().Network(project, newName); err == nil {
 		return state.Errorf(state.ErrExists, "network %q already exists", newName)
 	}
@@ -169,15 +245,19 @@ func (c *Cluster) RenameNetwork(ctx context.Context, project, name, newName stri
 	if err != nil {
 		return err
 	}
-	if err := c.node.Networks().Rename(ctx, *held, newName); err != nil {
-		c.putBack(ctx, *held)
+	if err := c.node.Networks().Rename(ctx, held.On(c.Self()), newName); err != nil {
+		c.putBack(ctx, held.On(c.Self()))
 		c.end(ctx, intent)
 		return err
 	}
-	return c.finish(ctx, store.RenameNetwork{Project: project, Name: name, NewName: newName, IntentID: intent})
+	if err := c.finish(ctx, store.RenameNetwork{Project: project, Name: name, NewName: newName, IntentID: intent}); err != nil {
+		return err
+	}
+	c.noteApplied(networkSubject(newName))
+	return nil
 }
 
-// DeleteNetwork removes a network that nothing uses.
+// DeleteNetwork removes a network that nothing uses, from every member.
 func (c *Cluster) DeleteNetwork(ctx context.Context, project, name string) error {
 	held, release, err := c.holdNetwork(ctx, project, name, "delete", 0)
 	if err != nil {
@@ -187,15 +267,16 @@ func (c *Cluster) DeleteNetwork(ctx context.Context, project, name string) error
 	if users := c.NetworkUsers(held.Name); len(users) > 0 {
 		return state.Errorf(state.ErrConflict, "network %q is in use by %s", name, users[0])
 	}
-	intent, err := c.beginNetwork(ctx, held, "delete", nil)
-	if err != nil {
+	if err := c.allOnline(c.store.View(), networkSubject(name), held.Locals); err != nil {
 		return err
 	}
-	if err := c.node.Networks().Delete(context.WithoutCancel(ctx), name); err != nil {
-		c.end(ctx, intent)
+	if err := c.apply(ctx, store.DeleteNetwork{Project: project, Name: name}); err != nil {
 		return err
 	}
-	return c.finish(ctx, store.DeleteNetwork{Project: project, Name: name, IntentID: intent})
+	if err := c.makePart(ctx, networkSubject(name), true); err != nil {
+		return err
+	}
+	return c.gone(ctx, networkSubject(name), networkLocals(project, name))
 }
 
 // NetworkUsers returns the URLs of the instances and profiles with a nic on the

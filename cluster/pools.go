@@ -2,11 +2,10 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"muster/node"
 	"muster/node/storage"
@@ -19,11 +18,38 @@ func (c *Cluster) StoragePool(ctx context.Context, name string) (*state.Pool, er
 	return found(ctx, c, func(v *store.View) (*state.Pool, error) { return v.Pool(name) })
 }
 
-// CreatePool makes a storage pool on this member.
-func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
-	if !c.hosts() {
-		return c.errNoHost()
+func poolSubject(name string) string { return fmt.Sprintf("storage pool %q", name) }
+
+// poolPart is this member's part of a pool.
+func (c *Cluster) poolPart(pool *state.Pool) part {
+	here := pool.On(c.Self())
+	return part{
+		subject: poolSubject(pool.Name), locals: pool.Locals, config: here.Config,
+		make: func(ctx context.Context) (state.Config, error) {
+			config, err := c.node.CreatePool(ctx, here)
+			_, local := state.SplitConfig(config, state.PoolLocalKey)
+			return local, err
+		},
+		change: func(ctx context.Context) error { return c.node.UpdatePool(ctx, here) },
+		remove: func(ctx context.Context) error { return c.node.DeletePool(ctx, here) },
+		set: func(local state.Local) store.Command {
+			return store.SetPoolLocal{Name: pool.Name, Member: c.Self(), Local: local}
+		},
+		drop: store.DropPoolLocal{Name: pool.Name, Member: c.Self()},
 	}
+}
+
+// poolLocals are a pool's parts; none when it is gone.
+func poolLocals(name string) func(*store.View) state.Locals {
+	return func(view *store.View) state.Locals {
+		if pool, err := view.Pool(name); err == nil {
+			return pool.Locals
+		}
+		return nil
+	}
+}
+
+func checkPool(pool *state.Pool) error {
 	if err := state.ValidatePoolName(pool.Name); err != nil {
 		return err
 	}
@@ -36,52 +62,68 @@ func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
 	if pool.Config == nil {
 		pool.Config = state.Config{}
 	}
-	if err := storage.Validate(pool); err != nil {
+	return storage.Validate(*pool)
+}
+
+// DefinePool says what a storage pool will be on this member, before CreatePool makes it
+// on all: only keys that differ from member to member may be set.
+func (c *Cluster) DefinePool(ctx context.Context, pool state.Pool) error {
+	if err := checkPool(&pool); err != nil {
 		return err
 	}
-	intent := uuid.NewString()
-	err := c.apply(ctx, store.CreatePool{
-		Pool: pool, Intent: &state.Intent{ID: intent, Kind: "create", Member: c.Self()},
-		Hint: store.Hint{Action: store.NoEvent},
-	})
-	if err != nil {
+	whole, local := state.SplitConfig(pool.Config, state.PoolLocalKey)
+	for key := range whole {
+		return state.Errorf(state.ErrInvalid, "config key %q of a storage pool holds for all members: give it without ?target= (--target)", key)
+	}
+	return c.apply(ctx, store.DefinePool{Name: pool.Name, Driver: pool.Driver, Member: c.Self(), Config: local})
+}
+
+// CreatePool makes a storage pool on every member, and waits for those that are online.
+// When one can't, it is taken back on all.
+func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
+	if err := checkPool(&pool); err != nil {
 		return err
 	}
-	config, err := c.node.CreatePool(ctx, pool)
-	if err != nil {
-		c.forgetPool(ctx, pool.Name, intent)
+	whole, local := state.SplitConfig(pool.Config, state.PoolLocalKey)
+	// The size of what is made is a fair wish for every member; a source is not.
+	if local["source"] != "" {
+		if err := c.memberKeys("storage pool", local); err != nil {
+			return err
+		}
+	}
+	pool.Config, pool.Locals = whole, c.everywhere(local)
+	c.keeper.begin(poolSubject(pool.Name))
+	if err := c.apply(ctx, store.CreatePool{Pool: pool}); err != nil {
 		return err
 	}
-	err = c.finish(ctx, store.UpdatePool{
-		Name: pool.Name, Description: pool.Description, Config: config, IntentID: intent,
-		Hint: store.Hint{Action: "storage-pool-created"},
-	})
-	if err != nil {
-		c.dropPool(ctx, pool, intent)
+	err := c.tendPart(ctx, poolSubject(pool.Name), true)
+	if others := c.made(ctx, poolSubject(pool.Name), poolLocals(pool.Name)); err == nil {
+		err = others
+	}
+	if err != nil && state.Kind(err) != state.ErrUnavailable {
+		c.dropPool(ctx, pool.Name)
 	}
 	return err
 }
 
-// forgetPool takes back the record of a pool whose making left nothing.
-func (c *Cluster) forgetPool(ctx context.Context, name, intent string) {
-	err := c.finish(ctx, store.DeletePool{Name: name, IntentID: intent, Hint: store.Hint{Action: store.NoEvent}})
+// dropPool takes back a creation that failed.
+func (c *Cluster) dropPool(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	err := c.apply(ctx, store.DeletePool{Name: name, Hint: store.Hint{Action: store.NoEvent}})
+	if err == nil {
+		err = c.tendPart(ctx, poolSubject(name), true)
+	}
+	if err == nil {
+		err = c.gone(ctx, poolSubject(name), poolLocals(name))
+	}
 	if err != nil {
 		c.log.Error("take back the creation of a storage pool", "pool", name, "error", err)
 	}
 }
 
-func (c *Cluster) dropPool(ctx context.Context, pool state.Pool, intent string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	if err := c.node.DeletePool(ctx, pool); err != nil {
-		c.log.Error("take back the creation of a storage pool", "pool", pool.Name, "error", err)
-		return
-	}
-	c.forgetPool(ctx, pool.Name, intent)
-}
-
 func (c *Cluster) holdPool(ctx context.Context, name, action string, expect state.Revision) (*state.Pool, func(), error) {
-	release, err := c.locks.acquire(ctx, "storage pool "+name, action)
+	release, err := c.locks.acquire(ctx, poolSubject(name), action)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,37 +142,50 @@ func (c *Cluster) holdPool(ctx context.Context, name, action string, expect stat
 	return pool, release, nil
 }
 
-// UpdatePool replaces a pool's description and configuration.
-func (c *Cluster) UpdatePool(ctx context.Context, changed state.Pool, expect state.Revision) error {
+// UpdatePool replaces a pool's description and configuration: with here that of this
+// member's part, otherwise what holds for all. It is applied on this member at once and
+// on the others soon.
+func (c *Cluster) UpdatePool(ctx context.Context, changed state.Pool, here bool, expect state.Revision) error {
 	before, release, err := c.holdPool(ctx, changed.Name, "update", expect)
 	if err != nil {
 		return err
 	}
 	defer release()
-	after := *before
-	after.Memo = nil
-	after.Description = changed.Description
-	after.Config = maps.Clone(changed.Config)
-	if after.Config == nil {
-		after.Config = state.Config{}
+	self := c.Self()
+	kept := before.Locals[self].Config
+	whole, own, err := c.splitUpdate("storage pool", before.Config, changed.Config, kept, here, state.PoolLocalKey)
+	if err != nil {
+		return err
 	}
-	for key, value := range before.Config {
-		if _, given := after.Config[key]; !given && (key == "source" || strings.HasPrefix(key, "volatile.")) {
-			after.Config[key] = value
+	own = maps.Clone(own)
+	for key, value := range kept {
+		if _, given := own[key]; !given && (key == "source" || strings.HasPrefix(key, "volatile.")) {
+			own[key] = value
 		}
 	}
-	if err := storage.Validate(after); err != nil {
-		return err
+	after := *before
+	after.Memo, after.Description, after.Config = nil, changed.Description, whole
+	after.Locals = maps.Clone(before.Locals)
+	local := after.Locals[self]
+	local.Config = own
+	after.Locals[self] = local
+	for _, member := range after.Locals.Members() {
+		if err := storage.Validate(after.On(member)); err != nil {
+			return err
+		}
 	}
-	if err := c.node.UpdatePool(ctx, after); err != nil {
-		return err
+	command := store.UpdatePool{Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision}
+	if before.Locals.Ready(self) {
+		if err := c.node.UpdatePool(ctx, after.On(self)); err != nil {
+			return err
+		}
+		c.keeper.note(poolSubject(after.Name), after.On(self).Config)
+		command.Member, command.Local = self, own
 	}
-	return c.finish(ctx, store.UpdatePool{
-		Name: after.Name, Description: after.Description, Config: after.Config, ExpectRevision: before.Revision,
-	})
+	return c.finish(ctx, command)
 }
 
-// DeletePool removes a pool that nothing uses.
+// DeletePool removes a pool that nothing uses, from every member.
 func (c *Cluster) DeletePool(ctx context.Context, name string) error {
 	pool, release, err := c.holdPool(ctx, name, "delete", 0)
 	if err != nil {
@@ -140,18 +195,16 @@ func (c *Cluster) DeletePool(ctx context.Context, name string) error {
 	if users := c.PoolUsers(name); len(users) > 0 {
 		return state.Errorf(state.ErrConflict, "storage pool %q is in use by %s", name, users[0])
 	}
-	intent := uuid.NewString()
-	err = c.apply(ctx, store.Begin{Intent: state.Intent{
-		ID: intent, Member: c.Self(), Kind: "delete", Subject: store.SubjectPool, Name: name,
-	}})
-	if err != nil {
+	if err := c.allOnline(c.store.View(), poolSubject(name), pool.Locals); err != nil {
 		return err
 	}
-	if err := c.node.DeletePool(context.WithoutCancel(ctx), *pool); err != nil {
-		c.end(ctx, intent)
+	if err := c.apply(ctx, store.DeletePool{Name: name}); err != nil {
 		return err
 	}
-	return c.finish(ctx, store.DeletePool{Name: name, IntentID: intent})
+	if err := c.makePart(ctx, poolSubject(name), true); err != nil {
+		return err
+	}
+	return c.gone(ctx, poolSubject(name), poolLocals(name))
 }
 
 // PoolUsers returns the URLs of the instances and profiles whose root disk is in

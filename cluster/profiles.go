@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"muster/node"
@@ -10,11 +11,17 @@ import (
 )
 
 // UpdateProfile replaces a profile and applies it to the running instances that
-// have it. An instance that refuses the change keeps the profile from changing.
+// have it. An instance on this member that refuses the change keeps the profile from
+// changing; those on other members are changed by their members soon after.
 func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expect state.Revision) error {
 	if err := c.checkProfile(&profile); err != nil {
 		return err
 	}
+	release, err := c.locks.acquire(ctx, profileSubject(&profile), "update")
+	if err != nil {
+		return err
+	}
+	defer release()
 	view := c.store.View()
 	before, err := found(ctx, c, func(v *store.View) (*state.Profile, error) { return v.Profile(profile.Project, profile.Name) })
 	if err != nil {
@@ -45,6 +52,9 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 		}
 	}
 	for _, user := range view.ProfileUsers(profile.Project, profile.Name) {
+		if user.Location != c.Self() {
+			continue
+		}
 		inst, err := c.hold(ctx, user.Project, user.Name, "update")
 		if err != nil {
 			undo()
@@ -74,6 +84,9 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 	if err != nil {
 		undo()
 		return err
+	}
+	if now, err := c.store.View().Profile(profile.Project, profile.Name); err == nil {
+		c.noteProfile(now)
 	}
 	for _, change := range changes {
 		if len(change.volatile) == 0 {
@@ -108,6 +121,100 @@ func (c *Cluster) withProfile(inst *held, profile *state.Profile) (node.Instance
 	bare := *inst.Instance
 	bare.Config, bare.Devices, bare.Profiles = config, devices, nil
 	return nodeInstance(view, &bare)
+}
+
+func profileSubject(profile *state.Profile) string {
+	return fmt.Sprintf("profile %q of project %q", profile.Name, profile.Project)
+}
+
+// noteProfile notes that the instances of this member are as the profile says.
+func (c *Cluster) noteProfile(profile *state.Profile) {
+	c.profilesMu.Lock()
+	defer c.profilesMu.Unlock()
+	if c.profiles == nil {
+		c.profiles = map[string]*state.Profile{}
+	}
+	c.profiles[profileSubject(profile)] = profile
+}
+
+func (c *Cluster) notedProfile(subject string) *state.Profile {
+	c.profilesMu.Lock()
+	defer c.profilesMu.Unlock()
+	return c.profiles[subject]
+}
+
+// tendProfiles applies profiles that were changed through other members to the running
+// instances of this one, until ctx ends.
+func (c *Cluster) tendProfiles(ctx context.Context) error {
+	for _, profile := range c.store.View().Profiles("") {
+		c.noteProfile(profile)
+	}
+	for {
+		view := c.store.View()
+		for _, profile := range view.Profiles("") {
+			before := c.notedProfile(profileSubject(profile))
+			if before != nil && before.Revision >= profile.Revision {
+				continue
+			}
+			if err := c.tendProfile(ctx, profile); err != nil && ctx.Err() == nil {
+				c.log.Error("apply a changed profile", "profile", profile.Name, "error", err)
+			}
+		}
+		if err := c.store.WaitRevision(ctx, view.Revision()+1); ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of ctx is how this ends
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// tendProfile applies one profile. What an instance refuses now, it gets at its next
+// start.
+func (c *Cluster) tendProfile(ctx context.Context, profile *state.Profile) error {
+	release, err := c.locks.acquire(ctx, profileSubject(profile), "apply")
+	if err != nil {
+		return err
+	}
+	defer release()
+	before := c.notedProfile(profileSubject(profile))
+	if before != nil && before.Revision >= profile.Revision {
+		return nil // applied by UpdateProfile here
+	}
+	c.noteProfile(profile)
+	if before == nil {
+		return nil // new: nobody has it yet, or had it before this daemon
+	}
+	var failed []error
+	for _, user := range c.store.View().ProfileUsers(profile.Project, profile.Name) {
+		if user.Location != c.Self() || user.Status == state.StatusStopped {
+			continue
+		}
+		if err := c.applyProfile(ctx, user, before, profile); err != nil {
+			failed = append(failed, fmt.Errorf("instance %q: %w", user.Name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (c *Cluster) applyProfile(ctx context.Context, user *state.Instance, before, after *state.Profile) error {
+	inst, err := c.hold(ctx, user.Project, user.Name, "update")
+	if err != nil {
+		return err
+	}
+	defer inst.release()
+	from, err := c.withProfile(inst, before)
+	if err != nil {
+		return err
+	}
+	to, err := c.withProfile(inst, after)
+	if err != nil {
+		return err
+	}
+	volatile, err := c.node.Update(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	return c.record(ctx, inst.Instance, "", volatile, "")
 }
 
 // checkProfile refuses a profile that could never be.

@@ -41,6 +41,12 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, pool := range known.Pools {
+		c.keeper.note(poolSubject(pool.Name), pool.Config)
+	}
+	for _, network := range known.Networks {
+		c.keeper.note(networkSubject(network.Name), network.Config)
+	}
 	for _, problem := range found.Problems {
 		c.log.Error("bring the machine in order", "error", problem)
 	}
@@ -60,22 +66,28 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 	return nil
 }
 
-// readyPools leaves out pools that are still being made, or being deleted: their
-// intents say what becomes of them.
+// readyPools are the pools that this member has, as they are here.
 func (c *Cluster) readyPools(view *store.View) []*state.Pool {
-	if !c.hosts() {
-		return nil
+	var ready []*state.Pool
+	for _, pool := range view.Pools() {
+		if pool.Locals.Ready(c.Self()) {
+			here := pool.On(c.Self())
+			ready = append(ready, &here)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(view.Pools()), func(p *state.Pool) bool { return p.Busy != "" })
+	return ready
 }
 
+// readyNetworks are the networks that this member has, as they are here.
 func (c *Cluster) readyNetworks(view *store.View) []*state.Network {
-	if !c.hosts() {
-		return nil
+	var ready []*state.Network
+	for _, network := range view.Networks("") {
+		if network.Locals.Ready(c.Self()) {
+			here := network.On(c.Self())
+			ready = append(ready, &here)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(view.Networks("")), func(n *state.Network) bool {
-		return n.Busy == "create" || n.Busy == "delete"
-	})
+	return ready
 }
 
 // adopt records how an instance is now; its daemon was away.
@@ -117,8 +129,6 @@ func (c *Cluster) resume(ctx context.Context, intent *state.Intent) error {
 		return c.resumeSnapshot(ctx, intent)
 	case store.SubjectNetwork:
 		return c.resumeNetwork(ctx, intent)
-	case store.SubjectPool:
-		return c.resumePool(ctx, intent)
 	case store.SubjectImage:
 		return c.apply(ctx, store.End{ID: intent.ID})
 	}
@@ -237,35 +247,16 @@ func (c *Cluster) resumeNetwork(ctx context.Context, intent *state.Intent) error
 	if err != nil {
 		return err
 	}
-	switch intent.Kind {
-	case "create", "delete":
-		if err := c.node.Networks().Delete(ctx, network.Name); err != nil {
-			return err
-		}
-		return c.apply(ctx, store.DeleteNetwork{Project: network.Project, Name: network.Name, IntentID: intent.ID})
-	}
 	// A rename that was not recorded is taken back.
 	if input, err := decodeInput[renameInput](intent); err == nil {
 		if err := c.node.Networks().Delete(ctx, input.NewName); err != nil {
 			return err
 		}
 	}
-	if err := c.node.Networks().Start(ctx, *network); err != nil {
+	if err := c.node.Networks().Start(ctx, network.On(c.Self())); err != nil {
 		return err
 	}
 	return c.apply(ctx, store.End{ID: intent.ID})
-}
-
-func (c *Cluster) resumePool(ctx context.Context, intent *state.Intent) error {
-	pool, err := c.store.View().Pool(intent.Name)
-	if err != nil {
-		return err
-	}
-	// A pool that was being made or deleted holds nothing of anybody's.
-	if err := c.node.DeletePool(ctx, *pool); err != nil {
-		return err
-	}
-	return c.apply(ctx, store.DeletePool{Name: pool.Name, IntentID: intent.ID})
 }
 
 // AutoStart starts the instances that are to run: those with boot.autostart, and

@@ -20,6 +20,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.watch(ctx) })
 	group.Go(func() error { return c.node.Networks().Run(ctx) })
 	group.Go(func() error { return c.tellLifecycle(ctx) })
+	group.Go(func() error { return c.tendLocals(ctx) })
+	group.Go(func() error { return c.tendProfiles(ctx) })
+	group.Go(func() error { return c.tendImages(ctx) })
+	group.Go(func() error { return c.tellFacts(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
 	if c.cfg.Coord != nil {
 		group.Go(func() error { return c.tendRoles(ctx) })
@@ -42,8 +46,13 @@ func (c *Cluster) expireSnapshots(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		for _, snapshot := range c.store.View().Snapshots("", "") {
-			if !c.hosts() || snapshot.ExpiresAt.IsZero() || snapshot.ExpiresAt.After(time.Now()) || snapshot.Busy != "" {
+		view := c.store.View()
+		for _, snapshot := range view.Snapshots("", "") {
+			inst, err := view.Instance(snapshot.Project, snapshot.Instance)
+			if err != nil || inst.Location != c.Self() {
+				continue
+			}
+			if snapshot.ExpiresAt.IsZero() || snapshot.ExpiresAt.After(time.Now()) || snapshot.Busy != "" {
 				continue
 			}
 			if err := c.deleteSnapshot(ctx, snapshot.Project, snapshot.Instance, snapshot.Name); err != nil && ctx.Err() == nil {

@@ -58,7 +58,7 @@ func (c *Cluster) UpdateInstance(ctx context.Context, project, name string, chan
 	}
 	err = c.finish(ctx, store.UpdateInstance{
 		Project: project, Name: name, Architecture: after.Architecture, Description: after.Description,
-		Ephemeral: after.Ephemeral, Config: after.Config, Devices: after.Devices, Profiles: after.Profiles,
+		Ephemeral: after.Ephemeral, Config: after.Config, Devices: after.Devices, Profiles: after.Profiles, Need: needOf(afterNode),
 		ExpectRevision: inst.Revision,
 	})
 	if err != nil {

@@ -19,9 +19,15 @@ func memoryBytes(value string) (int64, error) {
 	if err != nil || share < 1 || share > 100 {
 		return 0, state.Errorf(state.ErrInvalid, "limits.memory %q: want a share from 1%% to 100%%", value)
 	}
+	total, err := totalMemory()
+	return total / 100 * share, err
+}
+
+// totalMemory is the memory of this machine in bytes.
+func totalMemory() (int64, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, err
 	}
-	return int64(info.Totalram) * int64(info.Unit) / 100 * share, nil
+	return int64(info.Totalram) * int64(info.Unit), nil
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,18 @@ func orOffline(status string) string {
 		return "offline"
 	}
 	return status
+}
+
+// Room is what may be promised of a member's means, all its instances together. What is
+// not known of them stays zero.
+func Room(capacity Resources, ratios Ratios) Resources {
+	ratios = ratios.filled()
+	return Resources{CPU: over(capacity.CPU, ratios.CPU), Memory: over(capacity.Memory, ratios.Memory), Disk: over(capacity.Disk, ratios.Disk)}
+}
+
+// filled puts the defaults where nothing is said.
+func (r Ratios) filled() Ratios {
+	return Ratios{cmp.Or(r.CPU, 16), cmp.Or(r.Memory, 1.5), cmp.Or(r.Disk, 1)}
 }
 
 func over(capacity int64, ratio float64) int64 { return int64(float64(capacity) * ratio) }

@@ -15,10 +15,7 @@ import (
 )
 
 // Resources are an instance's needs or a member's means.
-type Resources struct {
-	// CPU is in thousandths of a processor; Memory and Disk are bytes.
-	CPU, Memory, Disk int64
-}
+type Resources = state.Resources
 
 // Member is a member as the scheduler sees it.
 type Member struct {
@@ -128,7 +125,7 @@ type board struct {
 func newBoard(s Snapshot) *board {
 	b := &board{
 		members: slices.SortedFunc(slices.Values(s.Members), func(a, b Member) int { return cmp.Compare(a.Name, b.Name) }),
-		ratios:  Ratios{cmp.Or(s.Overcommit.CPU, 16), cmp.Or(s.Overcommit.Memory, 1.5), cmp.Or(s.Overcommit.Disk, 1)},
+		ratios:  s.Overcommit.filled(),
 		weights: cmp.Or(s.Weights, DefaultWeights), used: map[string]Resources{}, count: map[string]int{},
 		domains: map[string]int{}, labels: map[string]map[string]int{},
 	}

@@ -32,6 +32,8 @@ type Instance struct {
 	Config   Config
 	Devices  Devices
 	Profiles []string
+	// Need is what the instance is counted for on its member.
+	Need Resources
 	// Status is what the hosting member last reported.
 	Status     Status
 	CreatedAt  time.Time

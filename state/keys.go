@@ -135,6 +135,16 @@ func aNumber(from, to int64) func(string) error {
 	}
 }
 
+// allOr takes -1, which stands for all, besides what check takes.
+func allOr(check func(string) error) func(string) error {
+	return func(value string) error {
+		if value == "-1" {
+			return nil
+		}
+		return check(value)
+	}
+}
+
 func oneOf(values ...string) func(string) error {
 	return func(value string) error {
 		if slices.Contains(values, value) {

@@ -7,8 +7,12 @@ type Network struct {
 	Name        string
 	Description string
 	// Type is "bridge".
-	Type   string
+	Type string
+	// Config is what holds for the whole cluster: see On.
 	Config Config
-	// Busy names the open intent, or is empty.
+	// Locals say how the network is on each member.
+	Locals Locals
+	// Busy is "create" or "delete" while members are at it, names an open intent, or is
+	// empty.
 	Busy string
 }

@@ -10,11 +10,12 @@ var serverKeys = table{
 		{Name: "core.shutdown_timeout", Help: "minutes running operations may take when the daemon stops", Default: "5", check: aNumber(0, 1440)},
 		{Name: "cluster.max_standby", Help: "members that hold the database without a vote", Default: "4", check: aNumber(0, 4)},
 		{Name: "cluster.max_voters", Help: "members that vote on the database", Default: "3", check: oneOf("1", "3", "5", "7")},
+		{Name: "cluster.images_minimal_replica", Help: "members that keep each image; -1 is all", Default: "3", check: allOr(aNumber(1, 100))},
 		{Name: "images.compression_algorithm", Help: "compression of published images", Default: "gzip", check: oneOf("gzip", "zstd", "xz", "bzip2", "none")},
 		{Name: "user.", Help: "anything you like", lines: true},
 	},
 	missing: []string{
-		"backups.", "candid.", "cluster.fence_after", "cluster.heal", "cluster.healing_threshold", "cluster.https_address", "cluster.images_minimal_replica",
+		"backups.", "candid.", "cluster.fence_after", "cluster.heal", "cluster.healing_threshold", "cluster.https_address",
 		"cluster.join_token_expiry", "cluster.network_latency", "cluster.offline_threshold", "cluster.virtual_address", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
 		"core.https_allowed_methods", "core.https_allowed_origin", "core.https_trusted_proxy", "core.metrics_address", "core.metrics_authentication",
 		"core.proxy_http", "core.proxy_https", "core.proxy_ignore_hosts", "core.remote_token_expiry", "core.storage_buckets_address",
@@ -38,9 +39,11 @@ func MemberScoped(key string) bool {
 
 // memberKeys are the configuration keys of a cluster member.
 var memberKeys = table{
-	what:    "member key",
-	keys:    []Key{{Name: "user.", Help: "anything you like", lines: true}},
-	missing: []string{"scheduler.instance"},
+	what: "member key",
+	keys: []Key{
+		{Name: "scheduler.instance", Help: "which new instances it takes: all; group, those that target one of its groups; manual, those that target it", Default: "all", check: oneOf("all", "group", "manual")},
+		{Name: "user.", Help: "anything you like", lines: true},
+	},
 }
 
 // ValidateMemberConfig checks keys of a cluster member.

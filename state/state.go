@@ -57,7 +57,17 @@ type Member struct {
 	Config       Config
 	// Certificate is the member's own certificate in PEM form.
 	Certificate string
-	CreatedAt   time.Time
+	// Capacity is what the machine has to give; zero is not known.
+	Capacity Resources
+	// Domain is the failure domain.
+	Domain    string
+	CreatedAt time.Time
+}
+
+// Resources are an instance's needs or a member's means.
+type Resources struct {
+	// CPU is in thousandths of a processor; Memory and Disk are bytes.
+	CPU, Memory, Disk int64
 }
 
 // Certificate is an entry of the trust store.

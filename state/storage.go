@@ -9,8 +9,12 @@ type Pool struct {
 	Description string
 	// Driver is "overlay", "dir" or "btrfs".
 	Driver string
+	// Config is what holds for the whole cluster: see On.
 	Config Config
-	Busy   string
+	// Locals say how the pool is on each member.
+	Locals Locals
+	// Busy is "create" or "delete" while members are at it, or empty.
+	Busy string
 }
 
 // VolumeType says what a volume holds.

@@ -83,8 +83,15 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 			return "", err
 		}
 		return inst.Location, nil
-	case "host":
-		return p.m.cluster.Host(), nil
+	case "image":
+		return p.m.cluster.ImageHolder(ctx, thing.Project, thing.Name)
+	case "volume":
+		// Volumes of instances are where their instance is.
+		inst, err := p.m.cluster.Instance(ctx, thing.Project, thing.Name)
+		if err != nil {
+			return "", err
+		}
+		return inst.Location, nil
 	case "operation":
 		op, err := p.m.ops.Get(thing.Name)
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -30,23 +32,13 @@ func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	lists := make([][]json.RawMessage, 1+len(members))
-	if err := json.Unmarshal(joined(pieces), &lists[0]); err != nil {
+	var list []json.RawMessage
+	if err := json.Unmarshal(joined(pieces), &list); err != nil {
 		return nil, fmt.Errorf("%s is asked of every member and is no list: %w", rt.pattern, err)
 	}
-	var asking sync.WaitGroup
-	for i, member := range members {
-		asking.Go(func() {
-			list, err := s.ask(r, member)
-			if err != nil {
-				s.log.Warn("a list lacks a member's rows", "member", member, "url", r.URL.Path, "err", err)
-			}
-			lists[1+i] = list
-		})
-	}
-	asking.Wait()
+	lists := askAll[[]json.RawMessage](s.cfg.Peers, s.log, r, members, r.URL)
 	var all array
-	for _, list := range lists {
+	for _, list := range append([][]json.RawMessage{list}, lists...) {
 		for _, element := range list {
 			all = append(all, element)
 		}
@@ -54,27 +46,48 @@ func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
 	return all, nil
 }
 
-// ask puts the request to another member and returns the list it answers.
-func (s *Server) ask(r *http.Request, member string) ([]json.RawMessage, error) {
+// askAll gets the same URL from several members at once, with the caller's rights. The
+// answer of one that does not give any in time is the zero value.
+func askAll[T any](peers Peers, log *slog.Logger, r *http.Request, members []string, from *url.URL) []T {
+	answers := make([]T, len(members))
+	var asking sync.WaitGroup
+	for i, member := range members {
+		asking.Go(func() {
+			answer, err := ask[T](peers, r, member, from)
+			if err != nil {
+				log.Warn("an answer lacks what a member knows", "member", member, "url", from.Path, "err", err)
+				return
+			}
+			answers[i] = answer
+		})
+	}
+	asking.Wait()
+	return answers
+}
+
+// ask gets the URL from another member and decodes the metadata.
+func ask[T any](peers Peers, r *http.Request, member string, from *url.URL) (T, error) {
+	var metadata T
 	ctx, cancel := context.WithTimeout(r.Context(), perMember)
 	defer cancel()
 	request := r.Clone(ctx)
-	request.URL.Scheme, request.URL.Host, request.RequestURI = "http", member, ""
+	there := *from
+	there.Scheme, there.Host = "http", member
+	request.URL, request.RequestURI = &there, ""
 	request.Body, request.ContentLength = http.NoBody, 0
-	answer, err := s.cfg.Peers.Transport(member, CallerOf(r.Context())).RoundTrip(request)
+	answer, err := peers.Transport(member, CallerOf(r.Context())).RoundTrip(request)
 	if err != nil {
-		return nil, err
+		return metadata, err
 	}
 	defer answer.Body.Close()
 	var envelope api.Response
 	if err := json.NewDecoder(answer.Body).Decode(&envelope); err != nil {
-		return nil, err
+		return metadata, err
 	}
 	if envelope.Type != api.SyncResponse {
-		return nil, fmt.Errorf("answered %d: %s", envelope.ErrorCode, envelope.Error)
+		return metadata, fmt.Errorf("answered %d: %s", envelope.ErrorCode, envelope.Error)
 	}
-	var list []json.RawMessage
-	return list, json.Unmarshal(envelope.Metadata, &list)
+	return metadata, json.Unmarshal(envelope.Metadata, &metadata)
 }
 
 func joined(pieces [][]byte) []byte {

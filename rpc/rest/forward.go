@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httputil"
 
@@ -10,8 +12,8 @@ import (
 
 // Thing names what a request acts on, as far as finding its owner needs.
 type Thing struct {
-	// Kind is "instance", "volume", "operation", or "host" for what is made or kept on
-	// the member that has the storage. An empty Kind is whichever member was asked.
+	// Kind is "instance", "volume", "operation" or "image". An empty Kind is whichever
+	// member was asked.
 	Kind    string
 	Project string
 	// Pool and Type are a volume's.
@@ -50,6 +52,10 @@ type policy struct {
 	target bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
+	// place finds the member by the request's JSON body, which it gets whole; done is
+	// called when the answer is there. A body that can't be read is nobody's: the handler
+	// says what is wrong with it.
+	place func(r *http.Request, body []byte) (member string, done func(), err error)
 }
 
 var (
@@ -61,16 +67,9 @@ var (
 	instanceOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "instance", Project: projectName(r), Name: r.PathValue("name")}
 	}}
-	// host is answered by the member that has the storage, or the one that ?target=
-	// names.
-	host = policy{target: true, thing: func(*http.Request) Thing { return Thing{Kind: "host"} }}
-	// hostForState is a list to which the host adds how its instances are, when the
-	// caller asks for that.
-	hostForState = policy{thing: func(r *http.Request) Thing {
-		if r.URL.Query().Get("recursion") == "2" {
-			return Thing{Kind: "host"}
-		}
-		return Thing{}
+	// imageHolder is answered by a member that has the files of image {fingerprint}.
+	imageHolder = policy{thing: func(r *http.Request) Thing {
+		return Thing{Kind: "image", Project: projectName(r), Name: r.PathValue("fingerprint")}
 	}}
 	// ownerForState is an instance whose owner adds how it is, when the caller asks.
 	ownerForState = policy{thing: func(r *http.Request) Thing {
@@ -116,6 +115,34 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		return "", err
 	}
 	return owner, nil
+}
+
+// placed resolves a policy that goes by the request's body, and puts the body back.
+func (s *Server) placed(p policy, r *http.Request) (member string, done func(), err error) {
+	done = func() {}
+	peeked := newPeeker(r.Body)
+	if !peeked.json() {
+		r.Body = &replaced{peeked, r.Body}
+		return "", done, nil
+	}
+	under := r.Body
+	r.Body = &replaced{peeked, under}
+	read, err := body(r)
+	if err != nil {
+		return "", done, err
+	}
+	r.Body = &replaced{bytes.NewReader(read), under}
+	member, done, err = p.place(r, read)
+	if s.cfg.Placement == nil || member == s.cfg.Placement.Self() {
+		member = ""
+	}
+	return member, done, err
+}
+
+// replaced is a body that was read ahead.
+type replaced struct {
+	io.Reader
+	io.Closer
 }
 
 // forward lets another member answer: bodies stream, websockets upgrade, and

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +43,8 @@ type ImageStore interface {
 type images struct {
 	view  func() *store.View
 	store ImageStore
+	// placement is nil on a server that never has others.
+	placement Placement
 }
 
 func (x images) routes() []route {
@@ -53,7 +57,7 @@ func (x images) routes() []route {
 			description: "Callers who are not trusted see public images.",
 		},
 		{
-			pattern: "POST /1.0/images", access: trusted, on: host, handle: x.create, streams: true,
+			pattern: "POST /1.0/images", access: trusted, on: policy{place: x.place}, handle: x.create, streams: true,
 			announces: []string{"image_compression_algorithm", "image_create_aliases"},
 			summary:   "Upload an image, or publish an instance", body: api.ImagesPost{}, returns: api.Operation{}, async: true, query: project,
 			description: "A body that is not JSON is a unified tarball, or multipart with the parts metadata and rootfs. " +
@@ -72,20 +76,25 @@ func (x images) routes() []route {
 			summary: "Change parts of an image's properties", body: api.ImagePut{}, query: project,
 		},
 		{
-			pattern: "DELETE /1.0/images/{fingerprint}", access: trusted, on: host, handle: x.delete,
+			pattern: "DELETE /1.0/images/{fingerprint}", access: trusted, handle: x.delete,
 			summary: "Delete an image", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/images/{fingerprint}/export", access: public, on: host, handle: x.export, streams: true,
+			pattern: "GET /1.0/images/{fingerprint}/export", access: public, on: imageHolder, handle: x.export, streams: true,
 			summary: "Download an image", returns: rawBody{}, query: secret,
 			description: "A split image is multipart, with the parts metadata and rootfs.",
 		},
 		{
-			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, on: host, handle: x.secret,
+			pattern: "GET /internal/images/{fingerprint}/{role}", access: trusted, handle: x.part, streams: true,
+			summary: "Send another member a file of an image", returns: rawBody{},
+			description: "Range is heeded, so that a stream that was cut can go on.",
+		},
+		{
+			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, handle: x.secret,
 			summary: "Let somebody who is not trusted download the image once", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "POST /1.0/images/{fingerprint}/refresh", access: trusted, on: host, handle: x.refresh,
+			pattern: "POST /1.0/images/{fingerprint}/refresh", access: trusted, handle: x.refresh,
 			summary: "Update an image from its source", returns: api.Operation{}, async: true, query: project,
 		},
 	}
@@ -223,6 +232,47 @@ func (x images) upload(r *http.Request, next func() (image.Part, error)) (cluste
 		}
 	}
 	return x.store.ImportImage(r.Context(), spec, image.ImportSpec{Next: next, Fingerprint: strings.ToLower(r.Header.Get("X-LXD-fingerprint"))})
+}
+
+// place finds the host of the instance that an image is to be made of.
+func (x images) place(r *http.Request, body []byte) (string, func(), error) {
+	done := func() {}
+	var req api.ImagesPost
+	if json.Unmarshal(body, &req) != nil || req.Source == nil {
+		return "", done, nil
+	}
+	switch req.Source.Type {
+	case "instance", "container", "snapshot":
+	default:
+		return "", done, nil
+	}
+	name, _, _ := strings.Cut(req.Source.Name, "/")
+	if x.placement == nil {
+		return "", done, nil
+	}
+	owner, err := x.placement.Owner(r.Context(), Thing{Kind: "instance", Project: projectName(r), Name: name})
+	return owner, done, err
+}
+
+// part sends one file of an image.
+func (x images) part(r *http.Request) (any, error) {
+	if !forwarded(r.Context()) {
+		return nil, state.Errorf(state.ErrForbidden, "not authorized: this is for the members of the cluster")
+	}
+	parts, err := x.store.ImageFiles(r.Context(), r.PathValue("fingerprint"))
+	if err != nil {
+		return nil, err
+	}
+	wanted := slices.IndexFunc(parts, func(f image.File) bool { return string(f.Role) == r.PathValue("role") })
+	for i, part := range parts {
+		if i != wanted {
+			_ = part.Close() // only read
+		}
+	}
+	if wanted < 0 {
+		return nil, state.Errorf(state.ErrNotFound, "image %q has no part %q", r.PathValue("fingerprint"), r.PathValue("role"))
+	}
+	return file{content: parts[wanted], name: parts[wanted].Name, modified: parts[wanted].ModifiedAt}, nil
 }
 
 // fromSource makes an image of what a JSON body names.

@@ -3,14 +3,17 @@ package rest
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"muster/cluster"
 	"muster/node"
 	"muster/rpc/rest/api"
+	"muster/scheduler"
 	"muster/state"
 	"muster/state/store"
 )
@@ -21,6 +24,8 @@ type InstanceStore interface {
 	// Instance says state.ErrNotFound only after asking the leader.
 	Instance(ctx context.Context, project, name string) (*state.Instance, error)
 	CreateInstance(ctx context.Context, spec cluster.InstanceSpec) (cluster.OperationInfo, error)
+	// Place says which member CreateInstance should be called on; see cluster.Cluster.
+	Place(ctx context.Context, spec cluster.InstanceSpec, target string) (scheduler.Decision, func(), error)
 	UpdateInstance(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) error
 	UpdateInstanceLater(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) (cluster.OperationInfo, error)
 	RenameInstance(ctx context.Context, project, name, newName string) (cluster.OperationInfo, error)
@@ -37,6 +42,10 @@ type instances struct {
 	view  func() *store.View
 	store InstanceStore
 	host  Host
+	// placement and peers are nil on a server that never has others.
+	placement Placement
+	peers     Peers
+	log       *slog.Logger
 }
 
 // instanceExtensions are served because these routes are.
@@ -50,18 +59,22 @@ func (x instances) routes() []route {
 	project := []parameter{projectParameter}
 	return []route{
 		{
-			pattern: "GET /1.0/instances", access: trusted, on: hostForState, handle: x.list, announces: instanceExtensions,
+			pattern: "GET /1.0/instances", access: trusted, handle: x.list, announces: instanceExtensions,
 			summary: "List instances", returns: []api.Instance{},
 			query: []parameter{projectParameter, recursionParameter, filterParameter, {"all-projects", "boolean", "List the instances of all projects."}, {"instance-type", "string", "container or virtual-machine."}},
 		},
 		{
-			pattern: "POST /1.0/instances", access: trusted, on: host, handle: x.create,
+			pattern: "POST /1.0/instances", access: trusted, on: policy{place: x.place}, handle: x.create,
 			summary: "Create an instance", body: api.InstancesPost{}, returns: api.Operation{}, async: true,
-			query: []parameter{projectParameter, targetParameter},
+			query: []parameter{projectParameter, targetParameter, {"dry-run", "boolean", "Answer where it would be made and why (Placement), and make nothing."}},
 		},
 		{
-			pattern: "PUT /1.0/instances", access: trusted, on: host, handle: x.changeAll,
+			pattern: "PUT /1.0/instances", access: trusted, handle: x.changeAll,
 			summary: "Change the state of all instances", body: api.InstancesPut{}, returns: api.Operation{}, async: true, query: project,
+		},
+		{
+			pattern: "GET /internal/states", access: trusted, handle: x.states,
+			summary: "Tell another member how the instances here are", returns: map[string]*api.InstanceState{}, query: project,
 		},
 		{
 			pattern: "GET /1.0/instances/{name}", access: trusted, on: ownerForState, handle: x.get, tagged: true,
@@ -148,12 +161,65 @@ func (x instances) listFull(r *http.Request, view *store.View, found []*state.In
 			return nil, err
 		}
 	}
+	elsewhere := x.statesElsewhere(r, found)
 	err = each(found, func(i int, inst *state.Instance) error {
-		more, err := json.Marshal(x.surroundings(r.Context(), view, inst))
+		var around surroundings
+		if inst.Location == x.host.Name() {
+			around = x.surroundings(r.Context(), view, inst)
+		} else {
+			around = x.remembered(view, inst)
+			around.State = elsewhere[inst.Location][inst.Project+"/"+inst.Name]
+		}
+		more, err := json.Marshal(around)
 		elements[i] = spliced(elements[i], more)
 		return err
 	})
 	return elements, err
+}
+
+// statesElsewhere asks the other members how their instances are, by member and then by
+// "project/name". What a member does not say in time is not there: a list never waits
+// for one that is offline.
+func (x instances) statesElsewhere(r *http.Request, found []*state.Instance) map[string]map[string]*api.InstanceState {
+	if x.placement == nil || x.peers == nil {
+		return nil
+	}
+	hosts := map[string]bool{}
+	for _, inst := range found {
+		hosts[inst.Location] = true
+	}
+	members := slices.DeleteFunc(x.placement.Others(), func(member string) bool { return !hosts[member] })
+	from := &url.URL{Path: "/internal/states", RawQuery: url.Values{"project": r.URL.Query()["project"], "all-projects": r.URL.Query()["all-projects"]}.Encode()}
+	states := map[string]map[string]*api.InstanceState{}
+	for i, answer := range askAll[map[string]*api.InstanceState](x.peers, x.log, r, members, from) {
+		states[members[i]] = answer
+	}
+	return states
+}
+
+// states answers another member with how the instances here are.
+func (x instances) states(r *http.Request) (any, error) {
+	project := projectName(r)
+	if allProjects(r) {
+		project = ""
+	}
+	caller := CallerOf(r.Context())
+	var own []*state.Instance
+	for _, inst := range x.view().Instances(project) {
+		if inst.Location == x.host.Name() && caller.Sees(inst.Project) {
+			own = append(own, inst)
+		}
+	}
+	shown := make([]*api.InstanceState, len(own))
+	err := each(own, func(i int, inst *state.Instance) error {
+		shown[i] = x.stateOf(r.Context(), inst)
+		return nil
+	})
+	states := make(map[string]*api.InstanceState, len(own))
+	for i, inst := range own {
+		states[inst.Project+"/"+inst.Name] = shown[i]
+	}
+	return states, err
 }
 
 // spliced makes one JSON object of the members of two, neither of them empty. It
@@ -274,18 +340,42 @@ type surroundings struct {
 }
 
 func (x instances) surroundings(ctx context.Context, view *store.View, inst *state.Instance) surroundings {
+	around := x.remembered(view, inst)
+	around.State = x.stateOf(ctx, inst)
+	return around
+}
+
+// remembered is what is known of an instance without asking its host.
+func (instances) remembered(view *store.View, inst *state.Instance) surroundings {
 	around := surroundings{Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
 	for _, snapshot := range view.Snapshots(inst.Project, inst.Name) {
 		around.Snapshots = append(around.Snapshots, showSnapshot(view, snapshot))
 	}
+	return around
+}
+
+func (x instances) stateOf(ctx context.Context, inst *state.Instance) *api.InstanceState {
 	usage, err := x.store.Usage(ctx, inst.Project, inst.Name)
 	if err != nil {
 		// A list must not fail for one instance that is hard to ask.
 		usage = node.Usage{Status: inst.Status}
 	}
 	shown := showState(usage)
-	around.State = &shown
-	return around
+	return &shown
+}
+
+// place finds the member for a new instance.
+func (x instances) place(r *http.Request, body []byte) (string, func(), error) {
+	var req api.InstancesPost
+	if json.Unmarshal(body, &req) != nil {
+		return "", func() {}, nil
+	}
+	spec, err := instanceSpec(r, req)
+	if err != nil || r.URL.Query().Has("dry-run") {
+		return "", func() {}, nil //nolint:nilerr // create says it
+	}
+	decision, done, err := x.store.Place(r.Context(), spec, r.URL.Query().Get("target"))
+	return decision.Member, done, err
 }
 
 func (x instances) create(r *http.Request) (any, error) {
@@ -296,29 +386,58 @@ func (x instances) create(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch req.Type {
-	case "", api.InstanceTypeContainer:
-	case api.InstanceTypeVM:
-		return nil, errNoMachines
-	default:
-		return nil, state.Errorf(state.ErrInvalid, "field \"type\" is %q: want container", req.Type)
-	}
-	if req.InstanceType != "" {
-		return nil, state.Errorf(state.ErrInvalid, "instance_type %q: sizes of clouds are not known here; set limits.cpu and limits.memory", req.InstanceType)
-	}
-	source, err := instanceSource(req.Source)
+	spec, err := instanceSpec(r, req)
 	if err != nil {
 		return nil, err
 	}
-	op, err := x.store.CreateInstance(r.Context(), cluster.InstanceSpec{
-		Project: projectName(r), Name: req.Name, Architecture: req.Architecture, Description: req.Description,
-		Ephemeral: req.Ephemeral, Config: withoutEmpty(req.Config), Devices: withoutNil(req.Devices), Profiles: req.Profiles,
-		Source: source,
-	})
+	if r.URL.Query().Has("dry-run") {
+		decision, done, err := x.store.Place(r.Context(), spec, r.URL.Query().Get("target"))
+		done()
+		if err != nil && len(decision.Verdicts) == 0 {
+			return nil, err
+		}
+		return showPlacement(decision, err), nil
+	}
+	op, err := x.store.CreateInstance(r.Context(), spec)
 	if err != nil {
 		return nil, err
 	}
 	return started(op), nil
+}
+
+// showPlacement is where an instance would be made, and why.
+func showPlacement(decision scheduler.Decision, refused error) api.Placement {
+	shown := api.Placement{Member: decision.Member, Members: []api.PlacementVerdict{}}
+	if refused != nil {
+		shown.Error = refused.Error()
+	}
+	for _, verdict := range decision.Verdicts {
+		shown.Members = append(shown.Members, api.PlacementVerdict{
+			Member: verdict.Member, Filter: verdict.Filter, Reason: verdict.Reason, Scores: orEmpty(verdict.Scores), Total: verdict.Total,
+		})
+	}
+	return shown
+}
+
+// instanceSpec reads what to create.
+func instanceSpec(r *http.Request, req api.InstancesPost) (cluster.InstanceSpec, error) {
+	var none cluster.InstanceSpec
+	switch req.Type {
+	case "", api.InstanceTypeContainer:
+	case api.InstanceTypeVM:
+		return none, errNoMachines
+	default:
+		return none, state.Errorf(state.ErrInvalid, "field \"type\" is %q: want container", req.Type)
+	}
+	if req.InstanceType != "" {
+		return none, state.Errorf(state.ErrInvalid, "instance_type %q: sizes of clouds are not known here; set limits.cpu and limits.memory", req.InstanceType)
+	}
+	source, err := instanceSource(req.Source)
+	return cluster.InstanceSpec{
+		Project: projectName(r), Name: req.Name, Architecture: req.Architecture, Description: req.Description,
+		Ephemeral: req.Ephemeral, Config: withoutEmpty(req.Config), Devices: withoutNil(req.Devices), Profiles: req.Profiles,
+		Source: source,
+	}, err
 }
 
 // instanceSource reads where a root file system comes from.

@@ -17,7 +17,10 @@ import (
 // NetworkStore makes and changes networks; *cluster.Cluster is one.
 type NetworkStore interface {
 	CreateNetwork(ctx context.Context, network state.Network) error
-	UpdateNetwork(ctx context.Context, network state.Network, expect state.Revision) error
+	// DefineNetwork is CreateNetwork for this member's part alone, before the whole.
+	DefineNetwork(ctx context.Context, network state.Network) error
+	// UpdateNetwork changes this member's part with here, and the whole otherwise.
+	UpdateNetwork(ctx context.Context, network state.Network, here bool, expect state.Revision) error
 	RenameNetwork(ctx context.Context, project, name, newName string) error
 	DeleteNetwork(ctx context.Context, project, name string) error
 	NetworkUsers(name string) []string
@@ -49,31 +52,31 @@ func (x networks) routes() []route {
 	target := []parameter{projectParameter, targetParameter}
 	return []route{
 		{
-			pattern: "GET /1.0/networks", access: trusted, on: host, handle: x.list, announces: []string{"network", "instance_nic_network"},
+			pattern: "GET /1.0/networks", access: trusted, on: toTarget, handle: x.list, announces: []string{"network", "instance_nic_network"},
 			summary: "List networks, and the interfaces of this member", returns: []api.Network{}, query: []parameter{projectParameter, recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/networks", access: admin, on: host, handle: x.create,
+			pattern: "POST /1.0/networks", access: admin, on: toTarget, handle: x.create,
 			summary: "Create a bridge", body: api.NetworksPost{}, status: http.StatusCreated, query: target,
 		},
 		{
-			pattern: "GET /1.0/networks/{name}", access: trusted, on: host, handle: x.get, tagged: true,
+			pattern: "GET /1.0/networks/{name}", access: trusted, on: toTarget, handle: x.get, tagged: true,
 			summary: "Show a network", returns: api.Network{}, query: target,
 		},
 		{
-			pattern: "PUT /1.0/networks/{name}", access: admin, on: host, handle: x.put, tagged: true,
+			pattern: "PUT /1.0/networks/{name}", access: admin, on: toTarget, handle: x.put, tagged: true,
 			summary: "Replace a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
-			pattern: "PATCH /1.0/networks/{name}", access: admin, on: host, handle: x.patch, tagged: true,
+			pattern: "PATCH /1.0/networks/{name}", access: admin, on: toTarget, handle: x.patch, tagged: true,
 			summary: "Change parts of a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
-			pattern: "POST /1.0/networks/{name}", access: admin, on: host, handle: x.rename,
+			pattern: "POST /1.0/networks/{name}", access: admin, handle: x.rename,
 			summary: "Rename a network that nothing uses", body: api.NetworkPost{}, status: http.StatusCreated, query: target[:1],
 		},
 		{
-			pattern: "DELETE /1.0/networks/{name}", access: admin, on: host, handle: x.delete,
+			pattern: "DELETE /1.0/networks/{name}", access: admin, handle: x.delete,
 			summary: "Delete a network that nothing uses", query: target[:1],
 		},
 		{
@@ -81,7 +84,7 @@ func (x networks) routes() []route {
 			summary: "List the addresses that the network has handed out", returns: []api.NetworkLease{}, query: target,
 		},
 		{
-			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: host, handle: x.state, announces: []string{"network_state"},
+			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: toTarget, handle: x.state, announces: []string{"network_state"},
 			summary: "Show how a network is on a member", returns: api.NetworkState{}, query: target,
 		},
 	}
@@ -89,16 +92,27 @@ func (x networks) routes() []route {
 
 func networkURL(n api.Network) string { return "/1.0/networks/" + url.PathEscape(n.Name) }
 
-func (x networks) show(n *state.Network) api.Network {
-	status := "Created"
-	if n.Busy != "" {
-		status = "Pending"
+// show is the network as it is on this member with here, and as a whole otherwise. A
+// server alone shows both at once.
+func (x networks) show(n *state.Network, here bool) api.Network {
+	shown := api.Network{
+		NetworkPut: api.NetworkPut{Description: n.Description},
+		Name:       n.Name, Type: n.Type, UsedBy: x.store.NetworkUsers(n.Name), Managed: true, Status: n.Locals.Status(),
+		Locations: n.Locals.Members(),
 	}
-	return api.Network{
-		NetworkPut: api.NetworkPut{Config: orEmpty(n.Config), Description: n.Description},
-		Name:       n.Name, Type: n.Type, UsedBy: x.store.NetworkUsers(n.Name), Managed: true, Status: status,
-		Locations: []string{x.host.location(x.host.Name())},
+	self := x.host.Name()
+	if here || !x.host.Clustered() {
+		shown.Config = n.On(self).Config
+	} else {
+		shown.Config, _ = state.SplitConfig(n.Config, state.NetworkLocalKey)
 	}
+	if here {
+		shown.Status = localStatus(n.Locals[self])
+	}
+	if !x.host.Clustered() {
+		shown.Locations = []string{x.host.location(self)}
+	}
+	return shown
 }
 
 func (x networks) unmanaged(name, kind string) api.Network {
@@ -113,7 +127,7 @@ func (x networks) list(r *http.Request) (any, error) {
 	managed := map[string]bool{}
 	for _, n := range x.view().Networks(state.DefaultProject) {
 		managed[n.Name] = true
-		all = append(all, x.show(n))
+		all = append(all, x.show(n, here(r)))
 	}
 	interfaces, err := x.store.Interfaces(r.Context())
 	if err != nil {
@@ -133,7 +147,11 @@ func (x networks) create(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return created(networkURL(api.Network{Name: req.Name})), x.store.CreateNetwork(r.Context(), state.Network{
+	make := x.store.CreateNetwork
+	if here(r) {
+		make = x.store.DefineNetwork
+	}
+	return created(networkURL(api.Network{Name: req.Name})), make(r.Context(), state.Network{
 		Project: state.DefaultProject, Name: req.Name, Type: req.Type, Description: req.Description, Config: withoutEmpty(req.Config),
 	})
 }
@@ -142,7 +160,7 @@ func (x networks) get(r *http.Request) (any, error) {
 	name := r.PathValue("name")
 	found, err := x.view().Network(state.DefaultProject, name)
 	if err == nil {
-		return tagged(etag(found.Revision), x.show(found)), nil
+		return tagged(etag(found.Revision), x.show(found, here(r))), nil
 	}
 	interfaces, listErr := x.store.Interfaces(r.Context())
 	if listErr != nil {
@@ -165,7 +183,7 @@ func (x networks) put(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.store.UpdateNetwork(r.Context(), networkOf(r.PathValue("name"), req), expect)
+	return nil, x.store.UpdateNetwork(r.Context(), networkOf(r.PathValue("name"), req), here(r), expect)
 }
 
 func networkOf(name string, req api.NetworkPut) state.Network {
@@ -178,12 +196,13 @@ func (x networks) patch(r *http.Request) (any, error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		req := api.NetworkPut{Config: withoutEmpty(found.Config), Description: found.Description}
+		req := x.show(found, here(r)).NetworkPut
+		req.Config = withoutEmpty(req.Config)
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}
 		return found.Revision, func(expect state.Revision) error {
-			return x.store.UpdateNetwork(r.Context(), networkOf(found.Name, req), expect)
+			return x.store.UpdateNetwork(r.Context(), networkOf(found.Name, req), here(r), expect)
 		}, nil
 	})
 }

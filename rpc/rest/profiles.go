@@ -52,11 +52,11 @@ func (x profiles) routes() []route {
 			summary: "Show a profile", returns: api.Profile{}, tagged: true, query: project,
 		},
 		{
-			pattern: "PUT /1.0/profiles/{name}", access: trusted, on: host, handle: x.put,
+			pattern: "PUT /1.0/profiles/{name}", access: trusted, handle: x.put,
 			summary: "Replace a profile's configuration", body: api.ProfilePut{}, tagged: true, query: project,
 		},
 		{
-			pattern: "PATCH /1.0/profiles/{name}", access: trusted, on: host, handle: x.patch,
+			pattern: "PATCH /1.0/profiles/{name}", access: trusted, handle: x.patch,
 			summary: "Change parts of a profile's configuration", body: api.ProfilePut{}, tagged: true, query: project,
 			description: "Keys and devices that the body leaves out stay as they are; an empty value unsets a key.",
 		},

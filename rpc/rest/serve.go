@@ -118,6 +118,11 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 	}
 	if !forwarded(r.Context()) {
 		owner, err := s.owner(rt.on, r)
+		if err == nil && rt.on.place != nil {
+			var done func()
+			owner, done, err = s.placed(rt.on, r)
+			defer done()
+		}
 		if err != nil {
 			return err
 		}

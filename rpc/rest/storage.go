@@ -14,7 +14,10 @@ import (
 // PoolStore makes and changes storage pools; *cluster.Cluster is one.
 type PoolStore interface {
 	CreatePool(ctx context.Context, pool state.Pool) error
-	UpdatePool(ctx context.Context, pool state.Pool, expect state.Revision) error
+	// DefinePool is CreatePool for this member's part alone, before the whole.
+	DefinePool(ctx context.Context, pool state.Pool) error
+	// UpdatePool changes this member's part with here, and the whole otherwise.
+	UpdatePool(ctx context.Context, pool state.Pool, here bool, expect state.Revision) error
 	DeletePool(ctx context.Context, name string) error
 	PoolUsers(name string) []string
 	PoolResources(ctx context.Context, name string) (storage.Resources, error)
@@ -41,27 +44,27 @@ func (x pools) routes() []route {
 			summary: "List storage pools", returns: []api.StoragePool{}, query: []parameter{recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/storage-pools", access: admin, on: host, handle: x.create,
+			pattern: "POST /1.0/storage-pools", access: admin, on: toTarget, handle: x.create,
 			summary: "Create a storage pool", body: api.StoragePoolsPost{}, status: http.StatusCreated, query: target,
 		},
 		{
-			pattern: "GET " + one, access: trusted, on: host, handle: x.get, tagged: true,
+			pattern: "GET " + one, access: trusted, on: toTarget, handle: x.get, tagged: true,
 			summary: "Show a storage pool", returns: api.StoragePool{}, query: target,
 		},
 		{
-			pattern: "PUT " + one, access: admin, on: host, handle: x.put, tagged: true,
+			pattern: "PUT " + one, access: admin, on: toTarget, handle: x.put, tagged: true,
 			summary: "Replace a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
-			pattern: "PATCH " + one, access: admin, on: host, handle: x.patch, tagged: true,
+			pattern: "PATCH " + one, access: admin, on: toTarget, handle: x.patch, tagged: true,
 			summary: "Change parts of a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
-			pattern: "DELETE " + one, access: admin, on: host, handle: x.delete,
+			pattern: "DELETE " + one, access: admin, handle: x.delete,
 			summary: "Delete a pool that nothing uses",
 		},
 		{
-			pattern: "GET " + one + "/resources", access: trusted, on: host, handle: x.resources,
+			pattern: "GET " + one + "/resources", access: trusted, on: toTarget, handle: x.resources,
 			summary: "Show a pool's space", returns: api.ResourcesStoragePool{}, query: target,
 		},
 		{
@@ -93,20 +96,45 @@ func (x pools) routes() []route {
 
 func poolURL(p *state.Pool) string { return "/1.0/storage-pools/" + url.PathEscape(p.Name) }
 
-func (x pools) show(p *state.Pool) api.StoragePool {
-	status := "Created"
-	if p.Busy != "" {
-		status = "Pending"
+// show is the pool as it is on this member with here, and as a whole otherwise. A server
+// alone shows both at once.
+func (x pools) show(p *state.Pool, here bool) api.StoragePool {
+	shown := api.StoragePool{
+		StoragePoolPut: api.StoragePoolPut{Config: p.Config, Description: p.Description},
+		Name:           p.Name, Driver: p.Driver, UsedBy: x.store.PoolUsers(p.Name), Status: p.Locals.Status(),
+		Locations: p.Locals.Members(),
 	}
-	return api.StoragePool{
-		StoragePoolPut: api.StoragePoolPut{Config: orEmpty(p.Config), Description: p.Description},
-		Name:           p.Name, Driver: p.Driver, UsedBy: x.store.PoolUsers(p.Name), Status: status,
-		Locations: []string{x.host.location(x.host.Name())},
+	self := x.host.Name()
+	if here || !x.host.Clustered() {
+		shown.Config = p.On(self).Config
+	} else {
+		shown.Config, _ = state.SplitConfig(p.Config, state.PoolLocalKey)
 	}
+	if here {
+		shown.Status = localStatus(p.Locals[self])
+	}
+	if !x.host.Clustered() {
+		shown.Locations = []string{x.host.location(self)}
+	}
+	return shown
 }
 
+// localStatus is a part's status in the words that clients know.
+func localStatus(local state.Local) string {
+	switch local.Status {
+	case state.LocalCreated, state.LocalErrored, state.LocalPending:
+		return string(local.Status)
+	case state.LocalCreating, state.LocalDeleting:
+		return string(state.LocalPending)
+	}
+	return "Unknown"
+}
+
+// here reports whether the request is about what this member has of a pool or network.
+func here(r *http.Request) bool { return r.URL.Query().Get("target") != "" }
+
 func (x pools) list(r *http.Request) (any, error) {
-	return listing(r, x.view().Pools(), rows[*state.Pool]{url: poolURL, show: func(p *state.Pool) any { return x.show(p) }})
+	return listing(r, x.view().Pools(), rows[*state.Pool]{url: poolURL, show: func(p *state.Pool) any { return x.show(p, false) }})
 }
 
 func (x pools) create(r *http.Request) (any, error) {
@@ -115,7 +143,11 @@ func (x pools) create(r *http.Request) (any, error) {
 		return nil, err
 	}
 	pool := state.Pool{Name: req.Name, Driver: req.Driver, Description: req.Description, Config: withoutEmpty(req.Config)}
-	return created(poolURL(&pool)), x.store.CreatePool(r.Context(), pool)
+	make := x.store.CreatePool
+	if here(r) {
+		make = x.store.DefinePool
+	}
+	return created(poolURL(&pool)), make(r.Context(), pool)
 }
 
 func (x pools) get(r *http.Request) (any, error) {
@@ -123,7 +155,7 @@ func (x pools) get(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tagged(etag(pool.Revision), x.show(pool)), nil
+	return tagged(etag(pool.Revision), x.show(pool, here(r))), nil
 }
 
 func (x pools) put(r *http.Request) (any, error) {
@@ -135,7 +167,7 @@ func (x pools) put(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.store.UpdatePool(r.Context(), poolOf(r.PathValue("pool"), req), expect)
+	return nil, x.store.UpdatePool(r.Context(), poolOf(r.PathValue("pool"), req), here(r), expect)
 }
 
 func poolOf(name string, req api.StoragePoolPut) state.Pool {
@@ -148,12 +180,13 @@ func (x pools) patch(r *http.Request) (any, error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		req := api.StoragePoolPut{Config: withoutEmpty(pool.Config), Description: pool.Description}
+		req := x.show(pool, here(r)).StoragePoolPut
+		req.Config = withoutEmpty(req.Config)
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}
 		return pool.Revision, func(expect state.Revision) error {
-			return x.store.UpdatePool(r.Context(), poolOf(pool.Name, req), expect)
+			return x.store.UpdatePool(r.Context(), poolOf(pool.Name, req), here(r), expect)
 		}, nil
 	})
 }

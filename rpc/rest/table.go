@@ -21,7 +21,7 @@ func table(cfg Config) []route {
 		add(profiles{view, cfg.Profiles, cfg.Operations}.routes())
 	}
 	if cfg.Instances != nil {
-		add(instances{view, cfg.Instances, cfg.Host}.routes())
+		add(instances{view, cfg.Instances, cfg.Host, cfg.Placement, cfg.Peers, cfg.Log}.routes())
 	}
 	if cfg.Snapshots != nil {
 		add(snapshots{view, cfg.Snapshots, cfg.Operations}.routes())
@@ -33,7 +33,7 @@ func table(cfg Config) []route {
 		add(files{cfg.Files}.routes())
 	}
 	if cfg.Images != nil {
-		add(images{view, cfg.Images}.routes())
+		add(images{view, cfg.Images, cfg.Placement}.routes())
 		add(aliases{view, cfg.Images}.routes())
 	}
 	if cfg.Networks != nil {

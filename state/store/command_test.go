@@ -31,6 +31,7 @@ func TestCommands(t *testing.T) {
 	network := func(name string) Command {
 		return CreateNetwork{Network: state.Network{Project: project, Name: name}}
 	}
+	on := state.Locals{"ant": {}}
 	image := func(print string) Command {
 		return AddImage{Image: state.Image{Project: project, Fingerprint: print}}
 	}
@@ -76,10 +77,10 @@ func TestCommands(t *testing.T) {
 			nil, CreateInstance{Instance: state.Instance{Project: project, Name: "a7", Location: "ant", Devices: state.Devices{"eth0": {"type": "nic", "network": "ghost"}}}, Intent: state.Intent{ID: "x"}}, state.ErrNotFound, `device "eth0": network "ghost" not found`,
 		},
 		"a network being deleted takes nobody in": {
-			[]Command{network("n8"), begin(SubjectNetwork, "n8", "delete")}, CreateInstance{Instance: state.Instance{Project: project, Name: "a8", Location: "ant", Devices: state.Devices{"eth0": {"type": "nic", "network": "n8"}}}, Intent: state.Intent{ID: "x"}}, state.ErrConflict, `network "n8" is busy: delete is under way`,
+			[]Command{CreateNetwork{Network: state.Network{Project: project, Name: "n8", Locals: on}}, DeleteNetwork{Project: project, Name: "n8"}}, CreateInstance{Instance: state.Instance{Project: project, Name: "a8", Location: "ant", Devices: state.Devices{"eth0": {"type": "nic", "network": "n8"}}}, Intent: state.Intent{ID: "x"}}, state.ErrConflict, `network "n8" is busy: delete is under way`,
 		},
 		"a pool being deleted takes nobody in": {
-			[]Command{pool("p9"), begin(SubjectPool, "p9", "delete")}, CreateInstance{Instance: state.Instance{Project: project, Name: "a9", Location: "ant", Devices: state.Devices{"root": {"type": "disk", "pool": "p9"}}}, Intent: state.Intent{ID: "x"}}, state.ErrConflict, `pool "p9" is busy`,
+			[]Command{CreatePool{Pool: state.Pool{Name: "p9", Driver: "dir", Locals: on}}, DeletePool{Name: "p9"}}, CreateInstance{Instance: state.Instance{Project: project, Name: "a9", Location: "ant", Devices: state.Devices{"root": {"type": "disk", "pool": "p9"}}}, Intent: state.Intent{ID: "x"}}, state.ErrConflict, `pool "p9" is busy`,
 		},
 		"an image being deleted makes no instance": {
 			[]Command{image("e0"), begin(SubjectImage, "e0", "delete")}, CreateInstance{Instance: state.Instance{Project: project, Name: "a10", Location: "ant"}, Intent: state.Intent{ID: "x"}, Image: "e0"}, state.ErrConflict, `image "e0" is busy: delete`,

@@ -31,6 +31,9 @@ type CreateInstance struct {
 	ImageProject string
 	// Volume, when not nil, is the instance's volume, made with it.
 	Volume *state.Volume
+	// Room is what the instances on its member may need in sum, itself included; a
+	// part of it that is zero is not looked at. ErrConflict when it is too little.
+	Room state.Resources
 	// Hint is none unless given: FinishCreate makes the event.
 	Hint Hint
 }
@@ -59,6 +62,8 @@ type UpdateInstance struct {
 	Config       state.Config
 	Devices      state.Devices
 	Profiles     []string
+	// Need is kept when zero.
+	Need state.Resources
 	// IntentID, when not empty, is the intent that ends with this command.
 	IntentID       string
 	ExpectRevision state.Revision
@@ -134,6 +139,9 @@ func (c CreateInstance) apply(ctx context.Context, t *tx) error {
 	if err := t.insertInstance(ctx, &i); err != nil {
 		return err
 	}
+	if err := t.fits(ctx, &i, c.Room); err != nil {
+		return err
+	}
 	held := ""
 	if c.Image != "" {
 		var err error
@@ -153,6 +161,27 @@ func (c CreateInstance) apply(ctx context.Context, t *tx) error {
 	return nil
 }
 
+// fits refuses an instance that its member, by now, has too little room for: whoever
+// chose the member knew only what was recorded then.
+func (t *tx) fits(ctx context.Context, i *state.Instance, room state.Resources) error {
+	if room == (state.Resources{}) {
+		return nil
+	}
+	sum, err := t.q.SumNeeds(ctx, i.Location)
+	if err != nil {
+		return wrap(err, "add up what member %q hosts", i.Location)
+	}
+	for _, c := range []struct {
+		what       string
+		need, room int64
+	}{{"processors", sum.Cpu, room.CPU}, {"memory", sum.Memory, room.Memory}, {"disk space", sum.Disk, room.Disk}} {
+		if c.room > 0 && c.need > c.room {
+			return state.Errorf(state.ErrConflict, "member %q is short of %s for instance %q: choose another, or make room there", i.Location, c.what, i.Name)
+		}
+	}
+	return nil
+}
+
 // takeImage marks an image used, and returns what holds it.
 func (t *tx) takeImage(ctx context.Context, project, fingerprint string, at time.Time) (string, error) {
 	if err := t.imageUsed(ctx, project, fingerprint, at); err != nil {
@@ -169,6 +198,7 @@ func (t *tx) insertInstance(ctx context.Context, i *state.Instance) error {
 		Project: i.Project, Name: i.Name, Location: i.Location, Architecture: i.Architecture, Description: i.Description,
 		Ephemeral: i.Ephemeral, Stateful: i.Stateful, Config: encodeConfig(i.Config), Devices: encodeDevices(i.Devices), Status: string(i.Status),
 		CreatedAt: i.CreatedAt, LastUsedAt: optional(i.LastUsedAt), Busy: i.Busy, Revision: t.rev(),
+		NeedCpu: i.Need.CPU, NeedMemory: i.Need.Memory, NeedDisk: i.Need.Disk,
 	})
 	if isCode(err, codeForeignKey) {
 		if _, err := t.project(ctx, i.Project); err != nil {
@@ -237,7 +267,7 @@ func (c UpdateInstance) apply(ctx context.Context, t *tx) error {
 	}
 	same := slices.Equal(i.Profiles, c.Profiles)
 	i.Architecture, i.Description, i.Ephemeral, i.Busy = c.Architecture, c.Description, c.Ephemeral, ""
-	i.Config, i.Devices, i.Profiles = c.Config, c.Devices, c.Profiles
+	i.Config, i.Devices, i.Profiles, i.Need = c.Config, c.Devices, c.Profiles, cmp.Or(c.Need, i.Need)
 	if !same {
 		if err := t.q.DeleteInstanceProfiles(ctx, i.ID); err != nil {
 			return wrap(err, "update instance %q", c.Name)
@@ -258,6 +288,7 @@ func (t *tx) saveInstance(ctx context.Context, i *state.Instance) error {
 		Name: i.Name, Location: i.Location, Architecture: i.Architecture, Description: i.Description, Ephemeral: i.Ephemeral,
 		Config: encodeConfig(i.Config), Devices: encodeDevices(i.Devices), Status: string(i.Status), LastUsedAt: optional(i.LastUsedAt),
 		Busy: i.Busy, Revision: t.rev(), ID: i.ID,
+		NeedCpu: i.Need.CPU, NeedMemory: i.Need.Memory, NeedDisk: i.Need.Disk,
 	})
 	if isCode(err, codeForeignKey) {
 		return state.Errorf(state.ErrNotFound, "cluster member %q not found", i.Location)
@@ -455,5 +486,6 @@ func instanceNoun(r sqlgen.Instance, profiles string) (*state.Instance, error) {
 		ID:   r.ID, Project: r.Project, Name: r.Name, Location: r.Location, Architecture: r.Architecture, Description: r.Description,
 		Ephemeral: r.Ephemeral, Stateful: r.Stateful, Config: config, Devices: devices, Profiles: names(profiles),
 		Status: state.Status(r.Status), CreatedAt: r.CreatedAt.UTC(), LastUsedAt: moment(r.LastUsedAt), Busy: r.Busy,
+		Need: state.Resources{CPU: r.NeedCpu, Memory: r.NeedMemory, Disk: r.NeedDisk},
 	}, err
 }

@@ -45,9 +45,6 @@ func (c Begin) apply(ctx context.Context, t *tx) error {
 	if !ok {
 		return state.Errorf(state.ErrInvalid, "an intent cannot be about a %q", s.kind)
 	}
-	if s.kind == SubjectPool {
-		s.project = ""
-	}
 	if err := t.open(ctx, s, c.Intent, ""); err != nil {
 		return err
 	}
@@ -113,26 +110,13 @@ var busyMarks = map[string]func(ctx context.Context, t *tx, s subject, kind stri
 		if err != nil {
 			return err
 		}
-		if kind == "delete" || kind == "rename" {
+		if kind == "rename" {
 			if err := t.networkUnused(ctx, n); err != nil {
 				return err
 			}
 		}
 		n.Busy = kind
 		return t.saveNetwork(ctx, n, n.Name, hint, "")
-	},
-	SubjectPool: func(ctx context.Context, t *tx, s subject, kind string, hint Hint) error {
-		p, err := t.pool(ctx, s.name)
-		if err != nil {
-			return err
-		}
-		if kind == "delete" {
-			if err := t.poolUnused(ctx, p); err != nil {
-				return err
-			}
-		}
-		p.Busy = kind
-		return t.savePool(ctx, p, hint, "")
 	},
 	// A volume shows nothing; whoever works with it asks for its intent.
 	SubjectVolume: func(context.Context, *tx, subject, string, Hint) error { return nil },

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -14,16 +15,26 @@ type AddMember struct {
 	Hint   Hint
 }
 
-// UpdateMember replaces what is recorded of a member besides its ID and name.
+// UpdateMember replaces what users may edit of a member.
 type UpdateMember struct {
-	Name           string
-	Address        string
-	Architecture   string
-	Description    string
-	Config         state.Config
-	Certificate    string
+	Name        string
+	Description string
+	Config      state.Config
+	// Domain is kept when empty.
+	Domain         string
 	ExpectRevision state.Revision
 	Hint           Hint
+}
+
+// SetMemberFacts records what a member says of itself; what is empty is kept. Its usual
+// event is none: give a Hint.
+type SetMemberFacts struct {
+	Name         string
+	Address      string
+	Architecture string
+	Certificate  string
+	Capacity     state.Resources
+	Hint         Hint
 }
 
 // RenameMember gives a member another name, everywhere it is mentioned.
@@ -54,9 +65,11 @@ func (t *tx) addMember(ctx context.Context, m state.Member, hint Hint) error {
 		return state.Errorf(state.ErrInvalid, "member %q needs an ID", m.Name)
 	}
 	m.CreatedAt = t.created(m.CreatedAt)
+	m.Domain = cmp.Or(m.Domain, defaultDomain)
 	err := t.q.InsertMember(ctx, sqlgen.InsertMemberParams{
 		ID: m.ID, Name: m.Name, Address: m.Address, Architecture: m.Architecture, Description: m.Description,
 		Config: encodeConfig(m.Config), Certificate: m.Certificate, CreatedAt: m.CreatedAt, Revision: t.rev(),
+		Cpu: m.Capacity.CPU, Memory: m.Capacity.Memory, Disk: m.Capacity.Disk, FailureDomain: m.Domain,
 	})
 	if err != nil {
 		return fresh(err, "cluster member %q (ID %s)", m.Name, m.ID)
@@ -75,15 +88,35 @@ func (c UpdateMember) apply(ctx context.Context, t *tx) error {
 	if err := expect(c.ExpectRevision, int64(m.Revision), "member %q", c.Name); err != nil {
 		return err
 	}
-	m.Address, m.Architecture, m.Description, m.Config, m.Certificate = c.Address, c.Architecture, c.Description, c.Config, c.Certificate
-	err = t.q.UpdateMember(ctx, sqlgen.UpdateMemberParams{
+	m.Description, m.Config, m.Domain = c.Description, c.Config, cmp.Or(c.Domain, m.Domain)
+	return t.saveMember(ctx, m, c.Hint, "cluster-member-updated")
+}
+
+func (SetMemberFacts) name() string { return "set-member-facts" }
+
+func (c SetMemberFacts) apply(ctx context.Context, t *tx) error {
+	m, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	m.Address, m.Architecture = cmp.Or(c.Address, m.Address), cmp.Or(c.Architecture, m.Architecture)
+	m.Certificate, m.Capacity = cmp.Or(c.Certificate, m.Certificate), cmp.Or(c.Capacity, m.Capacity)
+	return t.saveMember(ctx, m, c.Hint, NoEvent)
+}
+
+// defaultDomain is the failure domain of members that were given none.
+const defaultDomain = "default"
+
+func (t *tx) saveMember(ctx context.Context, m *state.Member, hint Hint, usual string) error {
+	err := t.q.UpdateMember(ctx, sqlgen.UpdateMemberParams{
 		Address: m.Address, Architecture: m.Architecture, Description: m.Description, Config: encodeConfig(m.Config),
 		Certificate: m.Certificate, Revision: t.rev(), Name: m.Name,
+		Cpu: m.Capacity.CPU, Memory: m.Capacity.Memory, Disk: m.Capacity.Disk, FailureDomain: m.Domain,
 	})
 	if err != nil {
-		return wrap(err, "update member %q", c.Name)
+		return wrap(err, "update member %q", m.Name)
 	}
-	t.record(KindMember, m, c.Hint, "cluster-member-updated")
+	t.record(KindMember, m, hint, usual)
 	return nil
 }
 
@@ -156,6 +189,9 @@ func (c RenameMember) mentions(ctx context.Context, t *tx) error {
 			return wrap(err, "rename member %q", c.Name)
 		}
 	}
+	if err := t.mentionsLocals(ctx, c.NewName); err != nil {
+		return err
+	}
 	for _, kind := range []Kind{KindInstance, KindIntent, KindImage} {
 		nouns, err := loaders[kind](ctx, t.q)
 		if err != nil {
@@ -192,6 +228,9 @@ func (c DeleteMember) apply(ctx context.Context, t *tx) error {
 			}
 		}
 	}
+	if err := t.dropLocals(ctx, c.Name); err != nil {
+		return err
+	}
 	err = t.q.DeleteMember(ctx, c.Name)
 	if isCode(err, codeForeignKey) {
 		return state.Errorf(state.ErrConflict, "member %q still has instances, volumes or work under way: move or delete them first", c.Name)
@@ -222,5 +261,6 @@ func memberNoun(r sqlgen.Member) (*state.Member, error) {
 		Meta: state.Meta{Revision: state.Revision(r.Revision)},
 		ID:   r.ID, Name: r.Name, Address: r.Address, Architecture: r.Architecture, Description: r.Description,
 		Config: config, Certificate: r.Certificate, CreatedAt: r.CreatedAt.UTC(),
+		Capacity: state.Resources{CPU: r.Cpu, Memory: r.Memory, Disk: r.Disk}, Domain: r.FailureDomain,
 	}, err
 }

@@ -2,63 +2,126 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"muster/state"
 	"muster/state/store/sqlgen"
 )
 
-// CreatePool makes a storage pool. With an Intent it is busy until a command ends
-// that intent.
-type CreatePool struct {
-	Pool state.Pool
-	// Intent opens with the command; its subject is filled in. It may be nil.
-	Intent *state.Intent
+// DefinePool says what a storage pool will be on one member, before CreatePool makes it
+// on all.
+type DefinePool struct {
+	Name   string
+	Driver string
+	Member string
+	// Config has the keys that are this member's.
+	Config state.Config
 	Hint   Hint
 }
 
+// CreatePool makes a storage pool. It is busy until each member in Pool.Locals has
+// recorded that its part is there; parts that were defined before keep their
+// configuration.
+type CreatePool struct {
+	Pool state.Pool
+	Hint Hint
+}
+
 // UpdatePool replaces a pool's description and configuration; ErrConflict while
-// something else is under way for it than the intent named.
+// something is under way for it.
 type UpdatePool struct {
 	Name        string
 	Description string
 	Config      state.Config
-	// IntentID, when not empty, is the intent that ends with this command.
-	IntentID       string
+	// Member, when not empty, is whose part Local replaces the configuration of.
+	Member         string
+	Local          state.Config
 	ExpectRevision state.Revision
 	Hint           Hint
 }
 
-// DeletePool removes a pool: ErrConflict when it holds volumes other than those
-// of images, when a profile or an instance uses it, or while something else is
-// under way for it than the intent named. Volumes of images go with it.
+// SetPoolLocal records what a pool is on a member.
+type SetPoolLocal struct {
+	Name   string
+	Member string
+	Local  state.Local
+	Hint   Hint
+}
+
+// DropPoolLocal records that a member's part of a pool is gone. With the last one the
+// pool goes.
+type DropPoolLocal struct {
+	Name   string
+	Member string
+	Hint   Hint
+}
+
+// DeletePool begins to remove a pool: ErrConflict when it holds volumes other than those
+// of images, when a profile or an instance uses it, or while something is under way for
+// it. Volumes of images go with it. The pool goes when each member has dropped its part.
 type DeletePool struct {
-	Name     string
-	IntentID string
-	Hint     Hint
+	Name string
+	Hint Hint
+}
+
+func (DefinePool) name() string { return "define-pool" }
+
+func (c DefinePool) apply(ctx context.Context, t *tx) error {
+	p, err := t.pool(ctx, c.Name)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		p = &state.Pool{Name: c.Name, Driver: c.Driver, Config: state.Config{}, Locals: state.Locals{}}
+		if err := t.insertPool(ctx, p); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case !p.Locals.Pending():
+		return state.Errorf(state.ErrExists, "storage pool %q already exists", c.Name)
+	case p.Driver != c.Driver:
+		return state.Errorf(state.ErrInvalid, "driver %q: storage pool %q was defined with driver %q on another member", c.Driver, c.Name, p.Driver)
+	}
+	if err := define(poolSubject(c.Name), p.Locals, c.Member, c.Config); err != nil {
+		return err
+	}
+	return t.savePool(ctx, p, c.Hint, NoEvent)
 }
 
 func (CreatePool) name() string { return "create-pool" }
 
 func (c CreatePool) apply(ctx context.Context, t *tx) error {
 	p := c.Pool
-	if err := nameable("storage pool", p.Name); err != nil {
-		return err
-	}
-	p.Busy = ""
-	if c.Intent != nil {
-		p.Busy = c.Intent.Kind
-		if err := t.open(ctx, poolSubject(p.Name), *c.Intent, ""); err != nil {
+	before, err := t.pool(ctx, p.Name)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		if err := t.insertPool(ctx, &p); err != nil {
 			return err
 		}
+		before = &state.Pool{}
+	case err != nil:
+		return err
+	case !before.Locals.Pending():
+		return state.Errorf(state.ErrExists, "storage pool %q already exists", p.Name)
+	case before.Driver != p.Driver:
+		return state.Errorf(state.ErrInvalid, "driver %q: storage pool %q was defined with driver %q", p.Driver, p.Name, before.Driver)
+	}
+	p.Locals = realize(before.Locals, p.Locals)
+	p.Busy = underWay("create", p.Locals)
+	usual := "storage-pool-created"
+	if p.Busy != "" {
+		usual = NoEvent // comes when it is there
+	}
+	return t.savePool(ctx, &p, c.Hint, usual)
+}
+
+func (t *tx) insertPool(ctx context.Context, p *state.Pool) error {
+	if err := nameable("storage pool", p.Name); err != nil {
+		return err
 	}
 	err := t.q.InsertPool(ctx, sqlgen.InsertPoolParams{
 		Name: p.Name, Description: p.Description, Driver: p.Driver, Config: encodeConfig(p.Config), Busy: p.Busy, Revision: t.rev(),
 	})
-	if err != nil {
-		return fresh(err, "storage pool %q", p.Name)
-	}
-	t.record(KindPool, &p, c.Hint, "storage-pool-created")
-	return nil
+	return fresh(err, "storage pool %q", p.Name)
 }
 
 func (UpdatePool) name() string { return "update-pool" }
@@ -71,17 +134,71 @@ func (c UpdatePool) apply(ctx context.Context, t *tx) error {
 	if err := expect(c.ExpectRevision, int64(p.Revision), "storage pool %q", c.Name); err != nil {
 		return err
 	}
-	if err := t.settle(ctx, poolSubject(c.Name), c.IntentID); err != nil {
+	if p.Busy != "" {
+		return busy(poolSubject(c.Name), p.Busy)
+	}
+	p.Description, p.Config = c.Description, c.Config
+	if c.Member != "" {
+		local, found := p.Locals[c.Member]
+		if !found {
+			return state.Errorf(state.ErrNotFound, "storage pool %q is not on member %q", c.Name, c.Member)
+		}
+		local.Config = c.Local
+		p.Locals[c.Member] = local
+	}
+	return t.savePool(ctx, p, c.Hint, "storage-pool-updated")
+}
+
+func (SetPoolLocal) name() string { return "set-pool-local" }
+
+func (c SetPoolLocal) apply(ctx context.Context, t *tx) error {
+	p, err := t.pool(ctx, c.Name)
+	if err != nil {
 		return err
 	}
-	p.Description, p.Config, p.Busy = c.Description, c.Config, ""
-	return t.savePool(ctx, p, c.Hint, "storage-pool-updated")
+	local, found := p.Locals[c.Member]
+	if !found {
+		return state.Errorf(state.ErrNotFound, "storage pool %q is not on member %q", c.Name, c.Member)
+	}
+	if local.Status == state.LocalDeleting && c.Local.Status != state.LocalDeleting {
+		return busy(poolSubject(c.Name), "delete")
+	}
+	p.Locals[c.Member] = c.Local
+	return t.settlePool(ctx, p, c.Hint)
+}
+
+func (DropPoolLocal) name() string { return "drop-pool-local" }
+
+func (c DropPoolLocal) apply(ctx context.Context, t *tx) error {
+	p, err := t.pool(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	delete(p.Locals, c.Member)
+	return t.settlePool(ctx, p, c.Hint)
+}
+
+// settlePool records a pool some member's part of which changed, or that it is gone.
+func (t *tx) settlePool(ctx context.Context, p *state.Pool, hint Hint) error {
+	if len(p.Locals) == 0 {
+		return t.removePool(ctx, p, hint)
+	}
+	before := p.Busy
+	p.Busy = underWay(p.Busy, p.Locals)
+	usual := NoEvent
+	if before == "create" && p.Locals.Status() == "Created" {
+		usual = "storage-pool-created"
+	}
+	return t.savePool(ctx, p, hint, usual)
 }
 
 func (t *tx) savePool(ctx context.Context, p *state.Pool, hint Hint, usual string) error {
 	err := t.q.UpdatePool(ctx, sqlgen.UpdatePoolParams{Description: p.Description, Config: encodeConfig(p.Config), Busy: p.Busy, Revision: t.rev(), Name: p.Name})
 	if err != nil {
 		return wrap(err, "update storage pool %q", p.Name)
+	}
+	if err := t.saveLocals(ctx, poolSubject(p.Name), p.Locals); err != nil {
+		return err
 	}
 	t.record(KindPool, p, hint, usual)
 	return nil
@@ -94,8 +211,9 @@ func (c DeletePool) apply(ctx context.Context, t *tx) error {
 	if err != nil {
 		return err
 	}
-	if err := t.settle(ctx, poolSubject(c.Name), c.IntentID); err != nil {
-		return err
+	// What is still being made may be taken back; what is being deleted is being so.
+	if p.Busy == "delete" {
+		return busy(poolSubject(c.Name), p.Busy)
 	}
 	if err := t.poolUnused(ctx, p); err != nil {
 		return err
@@ -109,10 +227,21 @@ func (c DeletePool) apply(ctx context.Context, t *tx) error {
 			return err
 		}
 	}
-	if err := t.q.DeletePool(ctx, c.Name); err != nil {
-		return wrap(err, "delete storage pool %q", c.Name)
+	if p.Locals = leave(p.Locals); len(p.Locals) == 0 {
+		return t.removePool(ctx, p, c.Hint)
 	}
-	t.recordDelete(KindPool, p, c.Hint, "storage-pool-deleted")
+	p.Busy = "delete"
+	return t.savePool(ctx, p, silent, "")
+}
+
+func (t *tx) removePool(ctx context.Context, p *state.Pool, hint Hint) error {
+	if err := t.saveLocals(ctx, poolSubject(p.Name), nil); err != nil {
+		return err
+	}
+	if err := t.q.DeletePool(ctx, p.Name); err != nil {
+		return wrap(err, "delete storage pool %q", p.Name)
+	}
+	t.recordDelete(KindPool, p, hint, "storage-pool-deleted")
 	return nil
 }
 
@@ -121,7 +250,12 @@ func (t *tx) pool(ctx context.Context, name string) (*state.Pool, error) {
 	if err != nil {
 		return nil, found(err, "storage pool %q", name)
 	}
-	return poolNoun(row)
+	p, err := poolNoun(row)
+	if err != nil {
+		return nil, err
+	}
+	p.Locals, err = t.locals(ctx, poolSubject(name))
+	return p, err
 }
 
 func poolNoun(r sqlgen.Pool) (*state.Pool, error) {

@@ -26,9 +26,12 @@ type ConsumeToken struct {
 	// Certificate, when not nil, is put into the trust store by the same command.
 	Certificate *state.Certificate
 	// Member, when not nil, is recorded as a member that joins by the same command,
-	// with Settings as its own.
+	// with Settings as its own, and with a part of every pool and network; Pools and
+	// Networks are what is different there, by their names.
 	Member   *state.Member
 	Settings map[string]string
+	Pools    map[string]state.Config
+	Networks map[string]state.Config
 	Hint     Hint
 }
 
@@ -78,6 +81,9 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 			return err
 		}
 		if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
+			return err
+		}
+		if err := t.joinLocals(ctx, c.Member.Name, c.Pools, c.Networks); err != nil {
 			return err
 		}
 	}

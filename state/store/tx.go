@@ -80,6 +80,15 @@ func fill(noun any) {
 			*l = []string{}
 		}
 	}
+	locals := func(l *state.Locals) {
+		if *l == nil {
+			*l = state.Locals{}
+		}
+		for member, local := range *l {
+			config(&local.Config)
+			(*l)[member] = local
+		}
+	}
 	switch n := noun.(type) {
 	case *state.Project:
 		config(&n.Config)
@@ -110,8 +119,10 @@ func fill(noun any) {
 		utc(&n.CreatedAt, &n.ExpiresAt, &n.LastUsedAt, &n.UploadedAt)
 	case *state.Network:
 		config(&n.Config)
+		locals(&n.Locals)
 	case *state.Pool:
 		config(&n.Config)
+		locals(&n.Locals)
 	case *state.Volume:
 		config(&n.Config)
 	}
@@ -245,11 +256,17 @@ var loaders = map[Kind]func(context.Context, *sqlgen.Queries) ([]any, error){
 	KindImage: loader((*sqlgen.Queries).ListImages, func(r sqlgen.ListImagesRow) (*state.Image, error) {
 		return imageNoun(r.Image, r.Members)
 	}),
-	KindAlias:   loader((*sqlgen.Queries).ListAliases, aliasNoun),
-	KindNetwork: loader((*sqlgen.Queries).ListNetworks, networkNoun),
-	KindPool:    loader((*sqlgen.Queries).ListPools, poolNoun),
-	KindVolume:  loader((*sqlgen.Queries).ListVolumes, volumeNoun),
-	KindIntent:  loader((*sqlgen.Queries).ListIntents, intentNoun),
+	KindAlias: loader((*sqlgen.Queries).ListAliases, aliasNoun),
+	KindNetwork: withLocals(SubjectNetwork, loader((*sqlgen.Queries).ListNetworks, networkNoun), func(noun any) (subject, *state.Locals) {
+		n := noun.(*state.Network)
+		return networkSubject(n.Project, n.Name), &n.Locals
+	}),
+	KindPool: withLocals(SubjectPool, loader((*sqlgen.Queries).ListPools, poolNoun), func(noun any) (subject, *state.Locals) {
+		p := noun.(*state.Pool)
+		return poolSubject(p.Name), &p.Locals
+	}),
+	KindVolume: loader((*sqlgen.Queries).ListVolumes, volumeNoun),
+	KindIntent: loader((*sqlgen.Queries).ListIntents, intentNoun),
 }
 
 func loader[R, N any](list func(*sqlgen.Queries, context.Context) ([]R, error), noun func(R) (*N, error)) func(context.Context, *sqlgen.Queries) ([]any, error) {

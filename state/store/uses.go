@@ -183,5 +183,10 @@ func (t *tx) network(ctx context.Context, project, name string) (*state.Network,
 	if err != nil {
 		return nil, found(err, "network %q", name)
 	}
-	return networkNoun(row)
+	n, err := networkNoun(row)
+	if err != nil {
+		return nil, err
+	}
+	n.Locals, err = t.locals(ctx, networkSubject(project, name))
+	return n, err
 }

@@ -17,12 +17,17 @@ SELECT sqlc.embed(instances),
 FROM instances WHERE instances.project = ? AND instances.name = ?;
 
 -- name: InsertInstance :execlastid
-INSERT INTO instances (project, name, location, architecture, description, ephemeral, stateful, config, devices, status, created_at, last_used_at, busy, revision)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO instances (project, name, location, architecture, description, ephemeral, stateful, config, devices, status, created_at, last_used_at, busy, revision, need_cpu, need_memory, need_disk)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: SumNeeds :one
+SELECT CAST(ifnull(sum(need_cpu), 0) AS INTEGER) AS cpu, CAST(ifnull(sum(need_memory), 0) AS INTEGER) AS memory, CAST(ifnull(sum(need_disk), 0) AS INTEGER) AS disk
+FROM instances WHERE location = ?;
 
 -- name: UpdateInstance :exec
 UPDATE instances
-SET name = ?, location = ?, architecture = ?, description = ?, ephemeral = ?, config = ?, devices = ?, status = ?, last_used_at = ?, busy = ?, revision = ?
+SET name = ?, location = ?, architecture = ?, description = ?, ephemeral = ?, config = ?, devices = ?, status = ?, last_used_at = ?, busy = ?, revision = ?,
+    need_cpu = ?, need_memory = ?, need_disk = ?
 WHERE id = ?;
 
 -- name: UpdateInstanceState :exec

@@ -29,7 +29,7 @@ func (q *Queries) DeleteInstanceProfiles(ctx context.Context, instance int64) er
 }
 
 const findInstance = `-- name: FindInstance :one
-SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision,
+SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision, instances.need_cpu, instances.need_memory, instances.need_disk,
     CAST(ifnull((SELECT group_concat(p.profile, '/') FROM (SELECT profile FROM instance_profiles WHERE instance = instances.id ORDER BY position) p), '') AS TEXT) AS profiles
 FROM instances WHERE instances.project = ? AND instances.name = ?
 `
@@ -63,14 +63,17 @@ func (q *Queries) FindInstance(ctx context.Context, arg FindInstanceParams) (Fin
 		&i.Instance.LastUsedAt,
 		&i.Instance.Busy,
 		&i.Instance.Revision,
+		&i.Instance.NeedCpu,
+		&i.Instance.NeedMemory,
+		&i.Instance.NeedDisk,
 		&i.Profiles,
 	)
 	return i, err
 }
 
 const insertInstance = `-- name: InsertInstance :execlastid
-INSERT INTO instances (project, name, location, architecture, description, ephemeral, stateful, config, devices, status, created_at, last_used_at, busy, revision)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO instances (project, name, location, architecture, description, ephemeral, stateful, config, devices, status, created_at, last_used_at, busy, revision, need_cpu, need_memory, need_disk)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 `
 
 type InsertInstanceParams struct {
@@ -88,6 +91,9 @@ type InsertInstanceParams struct {
 	LastUsedAt   *time.Time
 	Busy         string
 	Revision     int64
+	NeedCpu      int64
+	NeedMemory   int64
+	NeedDisk     int64
 }
 
 func (q *Queries) InsertInstance(ctx context.Context, arg InsertInstanceParams) (int64, error) {
@@ -106,6 +112,9 @@ func (q *Queries) InsertInstance(ctx context.Context, arg InsertInstanceParams) 
 		arg.LastUsedAt,
 		arg.Busy,
 		arg.Revision,
+		arg.NeedCpu,
+		arg.NeedMemory,
+		arg.NeedDisk,
 	)
 	if err != nil {
 		return 0, err
@@ -169,7 +178,7 @@ func (q *Queries) ListInstanceDevices(ctx context.Context) ([]ListInstanceDevice
 
 const listInstances = `-- name: ListInstances :many
 
-SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision,
+SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision, instances.need_cpu, instances.need_memory, instances.need_disk,
     CAST(ifnull((SELECT group_concat(p.profile, '/') FROM (SELECT profile FROM instance_profiles WHERE instance = instances.id ORDER BY position) p), '') AS TEXT) AS profiles
 FROM instances
 `
@@ -206,6 +215,9 @@ func (q *Queries) ListInstances(ctx context.Context) ([]ListInstancesRow, error)
 			&i.Instance.LastUsedAt,
 			&i.Instance.Busy,
 			&i.Instance.Revision,
+			&i.Instance.NeedCpu,
+			&i.Instance.NeedMemory,
+			&i.Instance.NeedDisk,
 			&i.Profiles,
 		); err != nil {
 			return nil, err
@@ -222,7 +234,7 @@ func (q *Queries) ListInstances(ctx context.Context) ([]ListInstancesRow, error)
 }
 
 const listInstancesAt = `-- name: ListInstancesAt :many
-SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision,
+SELECT instances.id, instances.project, instances.name, instances.location, instances.architecture, instances.description, instances.ephemeral, instances.stateful, instances.config, instances.devices, instances.status, instances.created_at, instances.last_used_at, instances.busy, instances.revision, instances.need_cpu, instances.need_memory, instances.need_disk,
     CAST(ifnull((SELECT group_concat(p.profile, '/') FROM (SELECT profile FROM instance_profiles WHERE instance = instances.id ORDER BY position) p), '') AS TEXT) AS profiles
 FROM instances WHERE instances.revision = ?
 `
@@ -257,6 +269,9 @@ func (q *Queries) ListInstancesAt(ctx context.Context, revision int64) ([]ListIn
 			&i.Instance.LastUsedAt,
 			&i.Instance.Busy,
 			&i.Instance.Revision,
+			&i.Instance.NeedCpu,
+			&i.Instance.NeedMemory,
+			&i.Instance.NeedDisk,
 			&i.Profiles,
 		); err != nil {
 			return nil, err
@@ -272,9 +287,28 @@ func (q *Queries) ListInstancesAt(ctx context.Context, revision int64) ([]ListIn
 	return items, nil
 }
 
+const sumNeeds = `-- name: SumNeeds :one
+SELECT CAST(ifnull(sum(need_cpu), 0) AS INTEGER) AS cpu, CAST(ifnull(sum(need_memory), 0) AS INTEGER) AS memory, CAST(ifnull(sum(need_disk), 0) AS INTEGER) AS disk
+FROM instances WHERE location = ?
+`
+
+type SumNeedsRow struct {
+	Cpu    int64
+	Memory int64
+	Disk   int64
+}
+
+func (q *Queries) SumNeeds(ctx context.Context, location string) (SumNeedsRow, error) {
+	row := q.db.QueryRowContext(ctx, sumNeeds, location)
+	var i SumNeedsRow
+	err := row.Scan(&i.Cpu, &i.Memory, &i.Disk)
+	return i, err
+}
+
 const updateInstance = `-- name: UpdateInstance :exec
 UPDATE instances
-SET name = ?, location = ?, architecture = ?, description = ?, ephemeral = ?, config = ?, devices = ?, status = ?, last_used_at = ?, busy = ?, revision = ?
+SET name = ?, location = ?, architecture = ?, description = ?, ephemeral = ?, config = ?, devices = ?, status = ?, last_used_at = ?, busy = ?, revision = ?,
+    need_cpu = ?, need_memory = ?, need_disk = ?
 WHERE id = ?
 `
 
@@ -290,6 +324,9 @@ type UpdateInstanceParams struct {
 	LastUsedAt   *time.Time
 	Busy         string
 	Revision     int64
+	NeedCpu      int64
+	NeedMemory   int64
+	NeedDisk     int64
 	ID           int64
 }
 
@@ -306,6 +343,9 @@ func (q *Queries) UpdateInstance(ctx context.Context, arg UpdateInstanceParams) 
 		arg.LastUsedAt,
 		arg.Busy,
 		arg.Revision,
+		arg.NeedCpu,
+		arg.NeedMemory,
+		arg.NeedDisk,
 		arg.ID,
 	)
 	return err

@@ -20,7 +20,7 @@ func (q *Queries) DeleteMember(ctx context.Context, name string) error {
 }
 
 const findMember = `-- name: FindMember :one
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision FROM members WHERE name = ?
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members WHERE name = ?
 `
 
 func (q *Queries) FindMember(ctx context.Context, name string) (Member, error) {
@@ -36,12 +36,16 @@ func (q *Queries) FindMember(ctx context.Context, name string) (Member, error) {
 		&i.Certificate,
 		&i.CreatedAt,
 		&i.Revision,
+		&i.Cpu,
+		&i.Memory,
+		&i.Disk,
+		&i.FailureDomain,
 	)
 	return i, err
 }
 
 const findMemberByID = `-- name: FindMemberByID :one
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision FROM members WHERE id = ?
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members WHERE id = ?
 `
 
 func (q *Queries) FindMemberByID(ctx context.Context, id string) (Member, error) {
@@ -57,25 +61,33 @@ func (q *Queries) FindMemberByID(ctx context.Context, id string) (Member, error)
 		&i.Certificate,
 		&i.CreatedAt,
 		&i.Revision,
+		&i.Cpu,
+		&i.Memory,
+		&i.Disk,
+		&i.FailureDomain,
 	)
 	return i, err
 }
 
 const insertMember = `-- name: InsertMember :exec
-INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 `
 
 type InsertMemberParams struct {
-	ID           string
-	Name         string
-	Address      string
-	Architecture string
-	Description  string
-	Config       string
-	Certificate  string
-	CreatedAt    time.Time
-	Revision     int64
+	ID            string
+	Name          string
+	Address       string
+	Architecture  string
+	Description   string
+	Config        string
+	Certificate   string
+	CreatedAt     time.Time
+	Revision      int64
+	Cpu           int64
+	Memory        int64
+	Disk          int64
+	FailureDomain string
 }
 
 func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) error {
@@ -89,12 +101,16 @@ func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) erro
 		arg.Certificate,
 		arg.CreatedAt,
 		arg.Revision,
+		arg.Cpu,
+		arg.Memory,
+		arg.Disk,
+		arg.FailureDomain,
 	)
 	return err
 }
 
 const listMembers = `-- name: ListMembers :many
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision FROM members
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members
 `
 
 func (q *Queries) ListMembers(ctx context.Context) ([]Member, error) {
@@ -116,6 +132,10 @@ func (q *Queries) ListMembers(ctx context.Context) ([]Member, error) {
 			&i.Certificate,
 			&i.CreatedAt,
 			&i.Revision,
+			&i.Cpu,
+			&i.Memory,
+			&i.Disk,
+			&i.FailureDomain,
 		); err != nil {
 			return nil, err
 		}
@@ -216,17 +236,21 @@ func (q *Queries) TouchVolumesOfMember(ctx context.Context, arg TouchVolumesOfMe
 }
 
 const updateMember = `-- name: UpdateMember :exec
-UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ? WHERE name = ?
+UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ?, cpu = ?, memory = ?, disk = ?, failure_domain = ? WHERE name = ?
 `
 
 type UpdateMemberParams struct {
-	Address      string
-	Architecture string
-	Description  string
-	Config       string
-	Certificate  string
-	Revision     int64
-	Name         string
+	Address       string
+	Architecture  string
+	Description   string
+	Config        string
+	Certificate   string
+	Revision      int64
+	Cpu           int64
+	Memory        int64
+	Disk          int64
+	FailureDomain string
+	Name          string
 }
 
 func (q *Queries) UpdateMember(ctx context.Context, arg UpdateMemberParams) error {
@@ -237,6 +261,10 @@ func (q *Queries) UpdateMember(ctx context.Context, arg UpdateMemberParams) erro
 		arg.Config,
 		arg.Certificate,
 		arg.Revision,
+		arg.Cpu,
+		arg.Memory,
+		arg.Disk,
+		arg.FailureDomain,
 		arg.Name,
 	)
 	return err

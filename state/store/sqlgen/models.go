@@ -74,6 +74,9 @@ type Instance struct {
 	LastUsedAt   *time.Time
 	Busy         string
 	Revision     int64
+	NeedCpu      int64
+	NeedMemory   int64
+	NeedDisk     int64
 }
 
 type Intent struct {
@@ -89,16 +92,30 @@ type Intent struct {
 	Revision  int64
 }
 
+type Local struct {
+	Kind    string
+	Project string
+	Name    string
+	Member  string
+	Status  string
+	Config  string
+	Message string
+}
+
 type Member struct {
-	ID           string
-	Name         string
-	Address      string
-	Architecture string
-	Description  string
-	Config       string
-	Certificate  string
-	CreatedAt    time.Time
-	Revision     int64
+	ID            string
+	Name          string
+	Address       string
+	Architecture  string
+	Description   string
+	Config        string
+	Certificate   string
+	CreatedAt     time.Time
+	Revision      int64
+	Cpu           int64
+	Memory        int64
+	Disk          int64
+	FailureDomain string
 }
 
 type MemberSetting struct {

@@ -1,0 +1,27 @@
+package node
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"muster/state"
+)
+
+// diskGrain is what disk sizes are rounded to, so that a file system that changes its
+// own bookkeeping is no news.
+const diskGrain = 1 << 30
+
+// Capacity is what this machine has to give: its processors, its memory and the size of
+// the file system that holds the daemon's directory. What can't be found out is zero.
+func (n *Node) Capacity() state.Resources {
+	capacity := state.Resources{CPU: int64(runtime.NumCPU()) * 1000}
+	if memory, err := totalMemory(); err == nil {
+		capacity.Memory = memory
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(n.cfg.Dir, &fs); err == nil {
+		capacity.Disk = int64(fs.Blocks) * fs.Bsize / diskGrain * diskGrain //nolint:gosec // no file system is that large
+	}
+	return capacity
+}
