@@ -210,6 +210,7 @@ func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
 // returns when ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	for ctx.Err() == nil {
+		s.stepDown(ctx)
 		if leader := s.guide(ctx); leader != "" && leader != s.node.address {
 			s.followLeader(ctx, leader)
 		}
@@ -217,6 +218,19 @@ func (s *Store) follow(ctx context.Context) {
 		case <-time.After(10 * retryAfter):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// stepDown has the writer find out that it leads no longer, when that is so. It would
+// by itself with the next command; until then this member would take itself for the
+// leader, and its View would follow nobody.
+func (s *Store) stepDown(ctx context.Context) {
+	if !s.writer.leading.Load() {
+		return
+	}
+	if leader, err := s.node.leader(ctx); err == nil && leader != s.node.address {
+		// What the session cannot do any more ends it; that is all that is wanted.
+		_ = s.writer.do(ctx, &request{barrier: true})
 	}
 }
 
