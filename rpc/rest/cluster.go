@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"maps"
 	"net/http"
 
 	"muster/cluster"
@@ -167,11 +168,13 @@ func (x members) list(r *http.Request) (any, error) {
 	})
 }
 
+// showMember turns a member into what clients see; the result shares nothing with the
+// View.
 func showMember(m cluster.MemberInfo) api.ClusterMember {
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: m.Roles, FailureDomain: "default", Description: m.Description, Config: orEmpty(m.Config), Groups: []string{"default"},
+			Roles: m.Roles, FailureDomain: "default", Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: []string{"default"},
 		},
 	}
 }

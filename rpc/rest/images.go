@@ -343,7 +343,8 @@ func (x images) patch(r *http.Request) (any, error) {
 			return 0, nil, err
 		}
 		req := showImage(x.view(), found).ImagePut
-		req.Properties = orEmpty(maps.Clone(req.Properties))
+		// The View's own, over which the change would be laid.
+		req.Properties, req.Profiles = orEmpty(maps.Clone(req.Properties)), slices.Clone(req.Profiles)
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}

@@ -3,12 +3,16 @@ package rest
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"muster/cluster"
 	"muster/rpc/rest/api"
+	"muster/state"
+	"muster/state/store"
 )
 
 func TestProfiles(t *testing.T) {
@@ -156,6 +160,43 @@ func TestPatch(t *testing.T) {
 	c.must("GET /1.0/profiles/web", "", &profile)
 	if len(profile.Config) != 10 {
 		t.Errorf("after 8 patches at once: %v; want all of them", profile.Config)
+	}
+}
+
+func TestAPatchThatIsRefusedChangesNothing(t *testing.T) {
+	x := newRealm(t)
+	fingerprint := strings.Repeat("ab", 32)
+	image := state.Image{
+		Project: state.DefaultProject, Fingerprint: fingerprint, Type: "container", Architecture: "x86_64",
+		Properties: map[string]string{"os": "busybox"}, Profiles: []string{"default"},
+	}
+	profile := state.Profile{
+		Project: state.DefaultProject, Name: "web", Config: state.Config{"user.a": "1"}, Devices: state.Devices{"n": {"type": "none"}},
+	}
+	for _, command := range []store.Command{store.AddImage{Image: image}, store.CreateProfile{Profile: profile}} {
+		if _, err := x.store.Apply(t.Context(), command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, change := range map[string]string{
+		"/1.0/images/" + fingerprint: `{"properties": {"os": "other"}, "profiles": ["other"]}`,
+		"/1.0/profiles/web":          `{"config": {"user.a": "2"}, "devices": {"n": {"type": "disk"}}}`,
+	} {
+		var before, after map[string]any
+		x.local.must("GET "+path, "", &before)
+		if got := x.local.do("PATCH "+path, change, "If-Match", "1"); got.status != 412 {
+			t.Fatalf("a change of %s with a stale ETag: %d; want 412", path, got.status)
+		}
+		x.local.must("GET "+path, "", &after)
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("%s after a change that was refused (-before +after):\n%s", path, diff)
+		}
+	}
+	// A realm shows no members.
+	member := state.Member{Config: state.Config{"user.a": "1"}}
+	showMember(cluster.MemberInfo{Member: &member}).Config["user.a"] = "2"
+	if member.Config["user.a"] != "1" {
+		t.Error("what is shown of a member is the View's own")
 	}
 }
 

@@ -26,7 +26,7 @@ func (s *Store) ApplyAs(ctx context.Context, origin Origin, command Command) (Re
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	result, err := s.lead(ctx, func(leader string) (Result, error) {
+	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
 		if leader != s.node.address {
 			return s.cfg.Remote.Apply(ctx, leader, envelope)
 		}
@@ -66,11 +66,11 @@ const retryAfter = 20 * time.Millisecond
 
 // lead calls ask with the leader's ID until one answers or ctx is done. What was
 // asked may then be asked again, so it carries an ID or changes nothing.
-func (s *Store) lead(ctx context.Context, ask func(leader string) (Result, error)) (Result, error) {
+func (s *Store) lead(ctx context.Context, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
 	unknown := false
 	for {
 		if leader := s.guide(ctx); leader == s.node.address || leader != "" && s.cfg.Remote != nil {
-			result, err := ask(leader)
+			result, err := s.askWhileLeading(ctx, leader, ask)
 			switch {
 			case errors.Is(err, errClosed), err != nil && !errors.Is(err, state.ErrUnavailable):
 				return Result{}, err
@@ -94,6 +94,37 @@ func (s *Store) lead(ctx context.Context, ask func(leader string) (Result, error
 		return Result{}, state.Errorf(state.ErrUnavailable,
 			"not applied: the database has no leader that answers; try again when most of its members are up")
 	}
+}
+
+// silence is how long a leader may take to answer before it is looked whether another
+// leads by now.
+const silence = 100 * time.Millisecond
+
+// askWhileLeading asks another member that leads, until it is certain that it leads no
+// longer: one that was cut off or paused says nothing, and its successor may be there
+// long before the caller's patience ends.
+func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
+	if leader == s.node.address {
+		return ask(ctx, leader)
+	}
+	asking, cancel := context.WithCancel(ctx)
+	var guard sync.WaitGroup
+	defer guard.Wait()
+	defer cancel()
+	guard.Go(func() {
+		for {
+			select {
+			case <-time.After(silence):
+			case <-asking.Done():
+				return
+			}
+			if now := s.guide(asking); now != "" && now != leader {
+				cancel()
+				return
+			}
+		}
+	})
+	return ask(asking, leader)
 }
 
 // guide returns the leader's ID, or "" when this member knows of none.
@@ -152,7 +183,7 @@ func (s *Store) KnownLeader(ctx context.Context) (string, error) {
 func (s *Store) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	result, err := s.lead(ctx, func(leader string) (Result, error) {
+	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
 		if leader != s.node.address {
 			revision, err := s.cfg.Remote.Revision(ctx, leader)
 			return Result{Revision: revision}, err
@@ -179,6 +210,7 @@ func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
 // returns when ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	for ctx.Err() == nil {
+		s.stepDown(ctx)
 		if leader := s.guide(ctx); leader != "" && leader != s.node.address {
 			s.followLeader(ctx, leader)
 		}
@@ -186,6 +218,19 @@ func (s *Store) follow(ctx context.Context) {
 		case <-time.After(10 * retryAfter):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// stepDown has the writer find out that it leads no longer, when that is so. It would
+// by itself with the next command; until then this member would take itself for the
+// leader, and its View would follow nobody.
+func (s *Store) stepDown(ctx context.Context) {
+	if !s.writer.leading.Load() {
+		return
+	}
+	if leader, err := s.node.leader(ctx); err == nil && leader != s.node.address {
+		// What the session cannot do any more ends it; that is all that is wanted.
+		_ = s.writer.do(ctx, &request{barrier: true})
 	}
 }
 

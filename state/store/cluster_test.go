@@ -362,6 +362,28 @@ func TestTheLeadershipGoesAndComesBack(t *testing.T) {
 	}
 }
 
+// Whoever led before shows what its successor does, also when nobody asks it for
+// anything.
+func TestAFormerLeaderFollows(t *testing.T) {
+	l := newLab(t, 3)
+	leader, others := l.leader(t, "m0")
+	former := l.stores[leader]
+	must(t, former, setting(0))
+	l.transfer(t, leader, others[0])
+	result, err := l.stores[others[0]].Apply(t.Context(), setting(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := former.WaitRevision(ctx, result.Revision); err != nil {
+		t.Errorf("what the next leader wrote: %v", err)
+	}
+	if next, err := former.Leader(t.Context()); next != others[0] || err != nil {
+		t.Errorf("it says that %s leads, %v; want %s", next, err, others[0])
+	}
+}
+
 // Roles are what Assign says, members that it does not name go, and what is down
 // keeps the rest from nothing.
 func TestRolesAreAssigned(t *testing.T) {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -21,20 +22,41 @@ func Address() string {
 // network of its own, the others fresh.
 func Cluster(t testing.TB, n int) []*Member {
 	t.Helper()
+	return ClusterOf(t, n, Options{})
+}
+
+// ClusterOf is Cluster with members that are started so. With NoInit the first has no
+// storage pool and network either; with a Network each member is in a namespace of its
+// own. The members are named m1, m2 and so on.
+func ClusterOf(t testing.TB, n int, options Options) []*Member {
+	t.Helper()
 	members := make([]*Member, n)
 	for i := range members {
-		members[i] = Start(t, Options{NoInit: i > 0})
+		each := options
+		each.NoInit = options.NoInit || i > 0
+		members[i] = Start(t, each)
 		members[i].holders = nil
+	}
+	for _, m := range members {
+		m.peers = members
 	}
 	// The last is the first to be destroyed, while there is a quorum.
 	members[n-1].holders = members[:1]
 	first := members[0]
-	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": Address()}})
+	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": first.newAddress()}})
 	first.must("PUT", "/1.0/cluster", map[string]any{"server_name": "m1", "enabled": true})
 	for i, m := range members[1:] {
 		m.Join(first, fmt.Sprintf("m%d", i+2))
 	}
 	return members
+}
+
+// newAddress is one that the member can listen on, and the others reach it at.
+func (m *Member) newAddress() string {
+	if m.space == nil {
+		return Address()
+	}
+	return net.JoinHostPort(address(m.cable).String(), "8443")
 }
 
 // Token asks the member for a join token.
@@ -56,5 +78,5 @@ func (m *Member) Token(name string) map[string]any {
 // is ready again.
 func (m *Member) Join(other *Member, name string) {
 	m.t.Helper()
-	m.Run("musterd", "init", "--token", Encode(other.Token(name)), "--address", Address())
+	m.Run("musterd", "init", "--token", Encode(other.Token(name)), "--address", m.newAddress())
 }

@@ -7,14 +7,18 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options says how a member is started. The zero value is right for most tests.
@@ -25,6 +29,11 @@ type Options struct {
 	Args []string
 	// NoInit leaves out `musterd init --auto`.
 	NoInit bool
+	// Network is where the member has its place; nil is the machine's own network.
+	Network *Network
+	// Disk, if not zero, is the size in bytes of a file system that holds the member's
+	// directory and nothing else. It lives in memory.
+	Disk int64
 }
 
 // Member is one running daemon.
@@ -35,10 +44,19 @@ type Member struct {
 	t testing.TB
 	// holders are the members whose things are removed before this one goes.
 	holders []*Member
+	// peers are the members of the same cluster, this one among them: those that are
+	// down are started before the first goes, so that it has a quorum to leave.
+	peers   []*Member
 	options Options
-	daemon  *exec.Cmd
-	done    chan error
-	log     *os.File
+	// space is the member's network namespace and cable its number in
+	// options.Network; nil without one.
+	space *space
+	cable int
+	// destroyed says that the member is gone or on its way.
+	destroyed bool
+	daemon    *exec.Cmd
+	done      chan error
+	log       *os.File
 }
 
 // NeedsRoot skips the test by name when it cannot run here.
@@ -81,18 +99,29 @@ func moduleRoot(t testing.TB) string {
 func Start(t testing.TB, options Options) *Member {
 	t.Helper()
 	NeedsRoot(t)
+	sweep(t)
 	bin := Programs(t)
 	// Not t.TempDir: unix socket paths are short, and what is left mounted must
 	// be shown, not removed under a running container.
-	dir, err := os.MkdirTemp("", "muster-lab-")
+	dir, err := makeDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &Member{Dir: dir, Bin: bin, t: t, options: options}
-	m.holders = []*Member{m}
+	m.holders, m.peers = []*Member{m}, []*Member{m}
 	t.Cleanup(m.destroy)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
+	}
+	if options.Disk != 0 {
+		if err := m.mountDisk(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if options.Network != nil {
+		if err := options.Network.attach(m); err != nil {
+			t.Fatalf("plug a member into its network: %v", err)
+		}
 	}
 	m.Up()
 	if !options.NoInit {
@@ -128,25 +157,53 @@ func (m *Member) Command(program string, args ...string) *exec.Cmd {
 // Up starts the daemon (again) and waits until it is ready.
 func (m *Member) Up() {
 	m.t.Helper()
-	log, err := os.OpenFile(filepath.Join(m.Dir, "lab.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := m.up(); err != nil {
 		m.t.Fatal(err)
 	}
-	m.log = log
-	m.daemon = exec.Command(filepath.Join(m.Bin, "musterd"), m.options.Args...)
-	m.daemon.Env = append(m.Env(), m.options.Env...)
-	m.daemon.Stdout, m.daemon.Stderr = log, log
-	// A terminal's ^C must reach the test, not the daemon under it.
-	m.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := m.daemon.Start(); err != nil {
-		m.t.Fatal(err)
+}
+
+func (m *Member) up() error {
+	if err := m.launch(); err != nil {
+		return err
 	}
-	m.done = make(chan error, 1)
-	go func() { m.done <- m.daemon.Wait() }()
 	wait := m.Command("musterd", "waitready", "--timeout", "30")
 	if out, err := wait.CombinedOutput(); err != nil {
-		m.t.Fatalf("the daemon is not ready: %v\n%s\n%s", err, out, m.Log())
+		return fmt.Errorf("the daemon is not ready: %w\n%s\n%s", err, out, tail(m.Log(), 25))
 	}
+	return nil
+}
+
+// Launched starts the daemon (again) and does not wait until it is ready: without a
+// quorum it is not.
+func (m *Member) Launched() {
+	m.t.Helper()
+	if err := m.launch(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *Member) launch() error {
+	log, err := os.OpenFile(filepath.Join(m.Dir, "lab.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	m.log = log
+	daemon := exec.Command(filepath.Join(m.Bin, "musterd"), m.options.Args...)
+	daemon.Env = append(m.Env(), m.options.Env...)
+	daemon.Stdout, daemon.Stderr = log, log
+	// A terminal's ^C must reach the test, not the daemon under it.
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	start := daemon.Start
+	if m.space != nil {
+		start = func() error { return m.space.run(daemon.Start) }
+	}
+	if err := start(); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	done := make(chan error, 1)
+	go func() { done <- daemon.Wait() }()
+	m.daemon, m.done = daemon, done
+	return nil
 }
 
 // Log is what the daemon has written so far.
@@ -237,12 +294,20 @@ func (m *Member) Run(program string, args ...string) string {
 // destroy deletes everything the member made, stops it and removes its
 // directory. It shows what was left behind as a failure of the test.
 func (m *Member) destroy() {
-	if m.daemon == nil {
-		if m.done == nil {
-			_ = os.RemoveAll(m.Dir)
-			return
+	if m.done == nil {
+		// It never ran.
+		if err := remove(m.Dir); err != nil {
+			m.t.Errorf("remove the member's directory: %v", err)
 		}
-		m.Up()
+		return
+	}
+	m.recover()
+	if m.daemon == nil {
+		// It does not start any more, which is reported.
+		if err := remove(m.Dir); err != nil {
+			m.t.Errorf("remove the member's directory: %v", err)
+		}
+		return
 	}
 	if m.t.Failed() {
 		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 25))
@@ -266,12 +331,44 @@ func (m *Member) destroy() {
 		<-m.done //nolint:errcheck // it was killed, and is reported
 	}
 	_ = m.log.Close()
+	if m.options.Disk != 0 {
+		if err := unix.Unmount(m.Dir, 0); err != nil {
+			m.t.Errorf("unmount the member's disk: %v", err)
+		}
+	}
 	for _, left := range Leftovers(m.Dir) {
 		m.t.Errorf("left behind: %s", left)
 	}
 	if err := os.RemoveAll(m.Dir); err != nil {
 		m.t.Errorf("remove the member's directory: %v", err)
 	}
+}
+
+// recover takes back the faults that the test left, so that the members can end in
+// good order.
+func (m *Member) recover() {
+	if m.options.Network != nil {
+		m.options.Network.Heal()
+	}
+	var starting sync.WaitGroup
+	for _, peer := range m.peers {
+		switch {
+		case peer.destroyed:
+		case peer.daemon != nil:
+			_ = peer.daemon.Process.Signal(syscall.SIGCONT) // one that has ended can't be paused
+			if peer.options.Disk != 0 {
+				_ = os.Remove(peer.ballast()) // which need not be there
+			}
+		default:
+			starting.Go(func() {
+				if err := peer.up(); err != nil {
+					m.t.Error(err)
+				}
+			})
+		}
+	}
+	starting.Wait()
+	m.destroyed = true
 }
 
 // Leftovers names the mounts and processes that still belong to a member's
@@ -285,11 +382,10 @@ func Leftovers(dir string) []string {
 			}
 		}
 	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range processes {
-		cmdline, err := os.ReadFile(path)
+	for _, process := range processes() {
+		cmdline, err := os.ReadFile(filepath.Join(process, "cmdline"))
 		if err == nil && strings.Contains(string(cmdline), dir) {
-			left = append(left, "process "+filepath.Base(filepath.Dir(path))+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
+			left = append(left, "process "+describe(process))
 		}
 	}
 	return left
