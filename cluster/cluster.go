@@ -37,8 +37,10 @@ type Config struct {
 	Address  func() string
 	Reach    func(ctx context.Context, address string) error
 	Pinger   Pinger
-	// Remote asks other members; nil for a server that never has any.
-	Remote Remote
+	// Remote asks other members; nil for a server that never has any. Remember makes
+	// sure that it reaches a member that is about to be removed until forget is called.
+	Remote   Remote
+	Remember func(memberID string) (forget func())
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made

@@ -195,7 +195,9 @@ func (c *Cluster) RenameMember(ctx context.Context, name, newName string) error 
 
 // RemoveMember takes a member out of the cluster for good: it loses its vote, its
 // connections are cut and it is refused from then on. It must have no instances. One
-// that is offline is removed with force only, because it cannot be told.
+// that is online gives up its parts of pools and networks first, and becomes a server of
+// its own again; one that is offline is removed with force only, because it can't be
+// told.
 func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) error {
 	if !c.Clustered() {
 		return errAlone()
@@ -208,7 +210,11 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 	if len(view.Members()) == 1 {
 		return state.Errorf(state.ErrConflict, "member %q is the only one: a cluster keeps at least one", name)
 	}
-	if !force && !c.Online(m.ID) {
+	if m.ID == c.cfg.MemberID {
+		return c.removeThroughAnother(ctx, view, name, force)
+	}
+	online := c.Online(m.ID)
+	if !force && !online {
 		return state.Errorf(state.ErrConflict, "member %q is offline and can't be told: use force to remove it all the same", name)
 	}
 	if instances := view.InstancesOn(name); len(instances) > 0 {
@@ -219,5 +225,83 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 			return state.Errorf(state.ErrConflict, "image %.12s is on member %q only: delete it, or use force to lose it", image.Fingerprint, name)
 		}
 	}
-	return c.apply(ctx, store.DeleteMember{Name: name})
+	if !online {
+		return c.apply(ctx, store.DeleteMember{Name: name})
+	}
+	if err := c.clear(ctx, name); err != nil && !force {
+		return err
+	}
+	forget := c.cfg.Remember(m.ID)
+	defer forget()
+	if err := c.apply(ctx, store.DeleteMember{Name: name}); err != nil {
+		return err
+	}
+	if err := c.tellRemoved(ctx, name); err != nil {
+		c.log.Warn("tell a member that it was removed: delete its directory before it joins again", "member", name, "error", err)
+	}
+	return nil
+}
+
+// tellRemoved tells a member that it was removed. The connections to it are being cut at
+// this moment, so it may take more than one.
+func (c *Cluster) tellRemoved(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	for {
+		err := c.cfg.Remote.Request(ctx, name, "POST", "/internal/leave", struct{}{}, nil)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// removeThroughAnother lets another member remove this one.
+func (c *Cluster) removeThroughAnother(ctx context.Context, view *store.View, name string, force bool) error {
+	for _, other := range view.Members() {
+		if other.ID == c.cfg.MemberID || !c.Online(other.ID) {
+			continue
+		}
+		path := resource("", "cluster", "members", name)
+		if force {
+			path += "?force=1"
+		}
+		return c.cfg.Remote.Request(ctx, other.Name, "DELETE", path, nil, nil)
+	}
+	return state.Errorf(state.ErrUnavailable, "no other member is online to remove member %q", name)
+}
+
+// clear waits until a member has given up its parts of all pools and networks.
+func (c *Cluster) clear(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := c.apply(ctx, store.ClearMember{Name: name}); err != nil {
+		return err
+	}
+	var failed string
+	err := c.until(ctx, func(view *store.View) bool {
+		left := false
+		look := func(what string, locals state.Locals) {
+			local, there := locals[name]
+			left = left || there
+			if local.Message != "" {
+				failed = fmt.Sprintf("%s: %s", what, local.Message)
+			}
+		}
+		for _, pool := range view.Pools() {
+			look(poolSubject(pool.Name), pool.Locals)
+		}
+		for _, network := range view.Networks("") {
+			look(networkSubject(network.Name), network.Locals)
+		}
+		return !left || failed != ""
+	})
+	if failed != "" {
+		return state.Errorf(state.ErrConflict, "member %q can't give up what it has: %s; use force to remove it all the same", name, failed)
+	}
+	return err
 }

@@ -13,9 +13,11 @@ import (
 // Propose commits an entry and returns its index once the local replica has
 // applied it. An entry that the content refuses (a lock that is held, an
 // operation that is not there) changes nothing and returns the refusal, of kind
-// ErrConflict, ErrNotFound or ErrInvalid. ErrUnavailable says in its text
-// whether the entry was not applied or its outcome is unknown. Entries may be
-// proposed concurrently; they share disk writes.
+// ErrConflict, ErrNotFound or ErrInvalid. An entry that does no harm twice is
+// proposed again when its outcome is unknown, because the coordinator changed in
+// the middle. ErrUnavailable says in its text whether the entry was not applied
+// or its outcome is unknown. Entries may be proposed concurrently; they share
+// disk writes.
 func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 	if start, isStart := entry.(StartOperation); isStart && start.Operation.Member == n.cfg.ID {
 		start.Operation.Boot = n.boot
@@ -26,9 +28,20 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 		return 0, err
 	}
 	giveUp := time.Now().Add(leaderWait)
+	var unknown error
+	again := func(err error) bool {
+		if NotApplied(err) {
+			return true
+		}
+		if !errors.Is(err, state.ErrUnavailable) || !repeatable(entry) {
+			return false
+		}
+		unknown = err
+		return true
+	}
 	for {
 		index, err := n.ProposeEncoded(ctx, data)
-		if err == nil || !NotApplied(err) || n.isClosed() {
+		if err == nil || n.isClosed() || !again(err) {
 			return index, err
 		}
 		if coordinator := n.leader(); coordinator != "" && coordinator != n.cfg.ID && n.cfg.Forward != nil {
@@ -36,9 +49,12 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 			if err == nil {
 				return index, n.WaitApplied(ctx, index)
 			}
-			if !NotApplied(err) {
+			if !again(err) {
 				return 0, err
 			}
+		}
+		if unknown != nil && (time.Now().After(giveUp) || ctx.Err() != nil) {
+			return 0, unknown
 		}
 		if time.Now().After(giveUp) {
 			return 0, notApplied("the cluster has no coordinator now: the change was not applied, try again later")
@@ -51,6 +67,14 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 			return 0, notApplied("the cluster has no coordinator now (%w): the change was not applied, try again later", ctx.Err())
 		}
 	}
+}
+
+// repeatable reports whether an entry that was applied already changes nothing when
+// it is applied once more. A verdict is for one epoch of its member, and would be
+// refused.
+func repeatable(entry Entry) bool {
+	_, verdict := entry.(SetVerdict)
+	return !verdict
 }
 
 // unapplied marks an error whose proposal certainly changed nothing.

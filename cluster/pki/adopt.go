@@ -3,6 +3,12 @@ package pki
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"muster/state"
 )
@@ -80,4 +86,17 @@ func (s store) installAll(parts []part) error {
 		return err
 	}
 	return s.finishPending()
+}
+
+// Discard removes the identity in dir, so that the next Open makes a new one. It may be
+// repeated after a crash. No Identity of dir may be in use.
+func Discard(dir string) error {
+	var failed []error
+	// What could bring files back goes first.
+	for _, name := range append([]string{pendingFile}, slices.Sorted(maps.Keys(modes))...) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
 }

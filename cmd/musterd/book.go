@@ -21,6 +21,8 @@ type book struct {
 
 	mu      sync.Mutex
 	content bookContent // guarded by mu
+	// former are members that were removed, as long as they may still be told.
+	former map[string]cluster.Peer // guarded by mu
 }
 
 type bookContent struct {
@@ -58,6 +60,45 @@ func (b *book) find(id string) (cluster.Peer, bool) {
 	defer b.mu.Unlock()
 	peer, known := b.content.Peers[id]
 	return peer, known
+}
+
+// reach is find for the way out: it also knows members that were removed just now.
+func (b *book) reach(id string) (cluster.Peer, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if peer, known := b.content.Peers[id]; known {
+		return peer, true
+	}
+	peer, known := b.former[id]
+	return peer, known
+}
+
+// removed returns a member of that name which was removed just now.
+func (b *book) removed(name string) (id string, found bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, peer := range b.former {
+		if peer.Name == name {
+			return id, true
+		}
+	}
+	return "", false
+}
+
+// remember keeps a member that is about to be removed, so that it can be told; forget
+// ends that.
+func (b *book) remember(id string) (forget func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.former == nil {
+		b.former = map[string]cluster.Peer{}
+	}
+	b.former[id] = b.content.Peers[id]
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.former, id)
+	}
 }
 
 // ids are those of the other members.

@@ -55,7 +55,7 @@ func (m *member) Join(ctx context.Context, join rest.JoinSpec) error {
 		}
 		return err
 	}
-	m.rejoin.Store(true)
+	m.anew.Store(true)
 	// Whoever asked hears the answer first.
 	time.AfterFunc(500*time.Millisecond, m.end)
 	return nil
@@ -69,6 +69,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	body, err := json.Marshal(cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
 		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol, Request: string(request),
+		Pools: join.Pools, Networks: join.Networks,
 	})
 	if err != nil {
 		return err
@@ -167,15 +168,23 @@ func finishJoining(dir string) error {
 	for _, p := range j.Answer.Peers {
 		peers[p.ID] = p
 	}
-	for _, logs := range []string{"database", "raft"} {
-		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
-			return err
-		}
+	if err := dropLogs(dir); err != nil {
+		return err
 	}
 	if err := writeBook(filepath.Join(dir, "members.json"), bookContent{Joined: true, Peers: peers}); err != nil {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// dropLogs removes both consensus logs, with all that they hold.
+func dropLogs(dir string) error {
+	for _, logs := range []string{"database", "raft"} {
+		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // awaitMembership returns once this member sees itself in the state plane: most of

@@ -71,7 +71,7 @@ func (p *planes) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.C
 		s.ServePeer(w, r, caller)
 		return
 	}
-	http.Error(w, errStarting.Error(), http.StatusServiceUnavailable)
+	rest.Refuse(w, errStarting)
 }
 
 // streams carries the coordination log's own protocol.
@@ -87,7 +87,7 @@ func (s streams) Dial(ctx context.Context, id string) (net.Conn, error) {
 
 // dial connects to a member by its ID.
 func (m *member) dial(ctx context.Context, id, protocol string) (net.Conn, error) {
-	found, known := m.book.find(id)
+	found, known := m.book.reach(id)
 	if !known {
 		return nil, state.Errorf(state.ErrUnavailable, "nobody knows where member %s is", id)
 	}
@@ -117,6 +117,9 @@ func (m *member) peerConfig() peer.Config {
 func (m *member) resolve(name string) (string, error) {
 	found, err := m.store.View().Member(name)
 	if err != nil {
+		if id, removed := m.book.removed(name); removed {
+			return id, nil
+		}
 		return "", err
 	}
 	if !m.cluster.Online(found.ID) {

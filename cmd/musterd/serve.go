@@ -68,8 +68,10 @@ type member struct {
 	stopBackground context.CancelFunc
 
 	ready atomic.Bool
-	// rejoin says that the daemon is to begin anew, as a member of a cluster.
-	rejoin atomic.Bool
+	// left says that this member was removed from its cluster.
+	left atomic.Bool
+	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
+	anew atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
@@ -110,13 +112,13 @@ func serve(ctx context.Context, options serveOptions) error {
 		if err != nil || !again {
 			return err
 		}
-		log.Info("this server has joined a cluster and begins anew as its member")
+		log.Info("this server has joined a cluster or left one, and begins anew")
 	}
 }
 
 // serveOnce is one life of the daemon; again says that it is to begin another.
 func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, local *net.Listener) (again bool, err error) {
-	if err := finishJoining(dir); err != nil {
+	if err := errors.Join(finishLeaving(dir), finishJoining(dir)); err != nil {
 		return false, err
 	}
 	m := &member{dir: dir, ended: make(chan struct{})}
@@ -135,7 +137,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		return false, err
 	}
 	err = m.run(ctx, lending)
-	return m.rejoin.Load() && ctx.Err() == nil, err
+	return m.anew.Load() && ctx.Err() == nil, err
 }
 
 // lent is a listener that outlives its user: closing it only ends Accept.
@@ -280,7 +282,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m},
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
@@ -430,13 +432,14 @@ func ignoreCancel(err error) error {
 func (m *member) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	m.handOver(ctx)
-	m.noteNeed()
-	var failed []error
-	if m.stopBackground != nil {
-		m.stopBackground()
-		m.background.Wait()
+	if m.left.Load() {
+		m.closeLogs() // nobody listens to this member any more
+	} else {
+		m.handOver(ctx)
+		m.noteNeed()
 	}
+	var failed []error
+	m.endBackground()
 	if m.ops != nil {
 		failed = append(failed, m.ops.Close(ctx))
 	}
@@ -463,6 +466,34 @@ func (m *member) close(ctx context.Context) {
 	}
 	if err := errors.Join(failed...); err != nil && m.log != nil {
 		m.log.Error("end the daemon", "error", err)
+	}
+}
+
+// backgroundGrace is how long what runs in the background may take to record its end.
+// Without a quorum it can't, and does so after the next start: its intents stay.
+const backgroundGrace = 3 * time.Second
+
+func (m *member) endBackground() {
+	if m.stopBackground == nil {
+		return
+	}
+	m.stopBackground()
+	late := time.AfterFunc(backgroundGrace, m.closeLogs)
+	defer late.Stop()
+	m.background.Wait()
+}
+
+// closeLogs gives up on whoever waits for either log.
+func (m *member) closeLogs() {
+	var failed []error
+	if m.store != nil {
+		failed = append(failed, m.store.Close())
+	}
+	if m.coord != nil {
+		failed = append(failed, m.coord.Close())
+	}
+	if err := errors.Join(failed...); err != nil {
+		m.log.Warn("close the logs", "error", err)
 	}
 }
 

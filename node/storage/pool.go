@@ -377,7 +377,7 @@ func (p *Pool) Delete(ctx context.Context) error {
 			return state.Errorf(state.ErrConflict, "storage pool %s is in use: it has %d volumes, %s among them", p.name, len(volumes), v)
 		}
 	} else {
-		p.log.Warn("removing a pool that cannot be mounted", "error", err)
+		p.log.Debug("removing a pool that cannot be mounted", "error", err)
 	}
 	if err := p.wipe(ctx); err != nil {
 		return p.fault(err, "delete")

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 
@@ -35,6 +36,10 @@ type JoinSpec struct {
 	Fingerprint string
 	// Secret is the join token's.
 	Secret string
+	// Pools and Networks are the keys that differ on this server, by the names of
+	// storage pools and networks.
+	Pools    map[string]state.Config
+	Networks map[string]state.Config
 }
 
 // members serves /1.0/cluster.
@@ -100,10 +105,36 @@ func (x members) routes() []route {
 
 func (x members) show(*http.Request) (any, error) {
 	shown := api.Cluster{Enabled: x.store.Clustered(), MemberConfig: []api.ClusterMemberConfigKey{}}
-	if shown.Enabled {
-		shown.ServerName = x.host.Name()
+	if !shown.Enabled {
+		return shown, nil
+	}
+	shown.ServerName = x.host.Name()
+	ask := func(entity, name, key, description string) {
+		shown.MemberConfig = append(shown.MemberConfig, api.ClusterMemberConfigKey{Entity: entity, Name: name, Key: key, Description: description})
+	}
+	view := x.view()
+	for _, pool := range view.Pools() {
+		ask("storage-pool", pool.Name, "source", fmt.Sprintf("%q property for storage pool %q", "source", pool.Name))
+		if pool.Driver == "btrfs" {
+			ask("storage-pool", pool.Name, "size", fmt.Sprintf("%q property for storage pool %q", "size", pool.Name))
+		}
+	}
+	for _, network := range view.Networks(state.DefaultProject) {
+		if network.Config["bridge.external_interfaces"] != "" || hasLocal(network.Locals, "bridge.external_interfaces") {
+			ask("network", network.Name, "bridge.external_interfaces", fmt.Sprintf("%q property for network %q", "bridge.external_interfaces", network.Name))
+		}
 	}
 	return shown, nil
+}
+
+// hasLocal reports whether some member has set the key.
+func hasLocal(locals state.Locals, key string) bool {
+	for _, local := range locals {
+		if local.Config[key] != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (x members) put(r *http.Request) (any, error) {
@@ -154,6 +185,21 @@ func joinSpec(req api.ClusterPut) (JoinSpec, error) {
 	}
 	if err := state.ValidateMemberName(spec.Name); err != nil {
 		return spec, err
+	}
+	spec.Pools, spec.Networks = map[string]state.Config{}, map[string]state.Config{}
+	for i, key := range req.MemberConfig {
+		entities := map[string]map[string]state.Config{"storage-pool": spec.Pools, "network": spec.Networks}
+		entity := entities[key.Entity]
+		if entity == nil {
+			return spec, state.Errorf(state.ErrInvalid, "field \"member_config\", entry %d: entity %q: want storage-pool or network", i, key.Entity)
+		}
+		if key.Value == "" {
+			continue
+		}
+		if entity[key.Name] == nil {
+			entity[key.Name] = state.Config{}
+		}
+		entity[key.Name][key.Key] = key.Value
 	}
 	if spec.ServerAddress == "" {
 		return spec, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")

@@ -45,3 +45,9 @@ func describe(err error) (status int, sentence string) {
 func writeError(w http.ResponseWriter, status int, sentence string) error {
 	return envelope{kind: "error", errorCode: status, error: sentence, httpStatus: status}.write(w)
 }
+
+// Refuse answers with an error as a Server does, for whoever stands in for one.
+func Refuse(w http.ResponseWriter, err error) {
+	status, sentence := describe(err)
+	_ = writeError(w, status, sentence)
+}

@@ -18,6 +18,9 @@ type Daemon interface {
 	// Join makes this server a member of another's cluster, which it becomes soon
 	// after Join has returned. When it fails nothing has changed.
 	Join(ctx context.Context, join JoinSpec) error
+	// Leave makes this server, which was removed from its cluster, one of its own again
+	// soon after it returns.
+	Leave(ctx context.Context) error
 	// Query runs SQL against the state plane; write allows changes.
 	Query(ctx context.Context, statement string, write bool) (*store.Table, error)
 }
@@ -35,6 +38,10 @@ func (x internal) routes() []route {
 		{
 			pattern: "POST /internal/shutdown", access: admin, handle: x.shutdown, streams: true,
 			summary: "End the daemon", body: InternalShutdown{},
+		},
+		{
+			pattern: "POST /internal/leave", access: admin, handle: x.leave,
+			summary: "Tell a member that it was removed",
 		},
 		{
 			pattern: "POST /internal/sql", access: admin, handle: x.sql,
@@ -78,6 +85,13 @@ func (x internal) ready(r *http.Request) (any, error) {
 		return nil, state.Errorf(state.ErrUnavailable, "the daemon is not ready yet")
 	}
 	return nil, nil
+}
+
+func (x internal) leave(r *http.Request) (any, error) {
+	if !forwarded(r.Context()) {
+		return nil, state.Errorf(state.ErrForbidden, "not authorized: this is for the members of the cluster")
+	}
+	return nil, x.daemon.Leave(r.Context())
 }
 
 func (x internal) shutdown(r *http.Request) (any, error) {

@@ -119,6 +119,7 @@ var commands = registry(
 	decoder[AddMember],
 	decoder[UpdateMember],
 	decoder[SetMemberFacts],
+	decoder[ClearMember],
 	decoder[RenameMember],
 	decoder[DeleteMember],
 	decoder[AddCertificate],

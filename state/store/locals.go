@@ -239,3 +239,62 @@ func (t *tx) mentionsLocals(ctx context.Context, member string) error {
 	}
 	return nil
 }
+
+// ClearMember begins to take a member's parts of all pools and networks away: the member
+// removes them and drops each. A pool or network that is on no other member is
+// ErrConflict while a device uses it.
+type ClearMember struct {
+	Name string
+	Hint Hint
+}
+
+func (ClearMember) name() string { return "clear-member" }
+
+func (c ClearMember) apply(ctx context.Context, t *tx) error {
+	if _, err := t.member(ctx, c.Name); err != nil {
+		return err
+	}
+	pools, err := loaders[KindPool](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range pools {
+		p := noun.(*state.Pool)
+		local, found := p.Locals[c.Name]
+		if !found {
+			continue
+		}
+		if len(p.Locals) == 1 {
+			if err := t.poolUnused(ctx, p); err != nil {
+				return err
+			}
+		}
+		local.Status, local.Message = state.LocalDeleting, ""
+		p.Locals[c.Name] = local
+		if err := t.savePool(ctx, p, silent, ""); err != nil {
+			return err
+		}
+	}
+	networks, err := loaders[KindNetwork](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range networks {
+		n := noun.(*state.Network)
+		local, found := n.Locals[c.Name]
+		if !found {
+			continue
+		}
+		if len(n.Locals) == 1 {
+			if err := t.networkUnused(ctx, n); err != nil {
+				return err
+			}
+		}
+		local.Status, local.Message = state.LocalDeleting, ""
+		n.Locals[c.Name] = local
+		if err := t.saveNetwork(ctx, n, n.Name, silent, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}

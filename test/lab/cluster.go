@@ -43,7 +43,7 @@ func ClusterOf(t testing.TB, n int, options Options) []*Member {
 	// The last is the first to be destroyed, while there is a quorum.
 	members[n-1].holders = members[:1]
 	first := members[0]
-	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": first.newAddress()}})
+	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": first.Address()}})
 	first.must("PUT", "/1.0/cluster", map[string]any{"server_name": "m1", "enabled": true})
 	for i, m := range members[1:] {
 		m.Join(first, fmt.Sprintf("m%d", i+2))
@@ -51,8 +51,9 @@ func ClusterOf(t testing.TB, n int, options Options) []*Member {
 	return members
 }
 
-// newAddress is one that the member can listen on, and the others reach it at.
-func (m *Member) newAddress() string {
+// Address is one that the member can listen on and the others reach it at: always the
+// same in a Network, otherwise a new one each time.
+func (m *Member) Address() string {
 	if m.space == nil {
 		return Address()
 	}
@@ -78,5 +79,5 @@ func (m *Member) Token(name string) map[string]any {
 // is ready again.
 func (m *Member) Join(other *Member, name string) {
 	m.t.Helper()
-	m.Run("musterd", "init", "--token", Encode(other.Token(name)), "--address", m.newAddress())
+	m.Run("musterd", "init", "--token", Encode(other.Token(name)), "--address", m.Address())
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Network is a switch with a cable to each member that is started in it
@@ -37,10 +38,12 @@ type Network struct {
 	loss map[*Member]int
 }
 
-// space is a network namespace.
+// space is a network namespace, and for a member the mount namespace that goes with it:
+// liblxc finds bridges in /sys, which shows the network of whoever mounted it.
 type space struct {
-	ns    netns.NsHandle
-	links *netlink.Handle
+	ns     netns.NsHandle
+	mounts *os.File
+	links  *netlink.Handle
 }
 
 // bridgeName is the switch in its namespace, cableName a member's end of its cable.
@@ -112,13 +115,75 @@ func elsewhere(do func() error) error {
 	return <-done
 }
 
-// run calls do on a thread in the namespace: a process that it starts is there too.
+// run calls do on a thread in the namespaces: a process that it starts is there too.
 func (s *space) run(do func() error) error {
-	return elsewhere(func() error {
+	if s.mounts == nil {
+		return elsewhere(func() error {
+			if err := netns.Set(s.ns); err != nil {
+				return err
+			}
+			return do()
+		})
+	}
+	return onNewThread(func() error {
 		if err := netns.Set(s.ns); err != nil {
 			return err
 		}
+		if err := unix.Setns(int(s.mounts.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter a mount namespace: %w", err)
+		}
 		return do()
+	})
+}
+
+// onNewThread calls do on a thread of its own, which ends with it: nothing could bring
+// one back that has left the others' mount namespace.
+func onNewThread(do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends, and stands for the process in /proc.
+			done <- onNewThread(do)
+			runtime.UnlockOSThread()
+			return
+		}
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = do()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// ownMounts gives the space a mount namespace whose /sys shows its network. The control
+// groups stay where they are.
+func (s *space) ownMounts() error {
+	return onNewThread(func() error {
+		if err := netns.Set(s.ns); err != nil {
+			return err
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("keep mounts to a namespace: %w", err)
+		}
+		const groups = "/sys/fs/cgroup"
+		kept, err := unix.OpenTree(unix.AT_FDCWD, groups, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", groups, err)
+		}
+		defer unix.Close(kept)
+		if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+			return fmt.Errorf("mount /sys: %w", err)
+		}
+		if err := unix.MoveMount(kept, "", unix.AT_FDCWD, groups, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("put %s back: %w", groups, err)
+		}
+		s.mounts, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid()))
+		return err
 	})
 }
 
@@ -132,6 +197,9 @@ func (s *space) up(link netlink.Link) error {
 func (s *space) close() error {
 	if s.links != nil {
 		s.links.Close()
+	}
+	if s.mounts != nil {
+		_ = s.mounts.Close() // only held
 	}
 	if !s.ns.IsOpen() {
 		return nil
@@ -148,6 +216,9 @@ func address(number int) net.IP { return net.IPv4(10, 77, byte(number>>8), byte(
 // attach makes the member's namespace and plugs it into the switch.
 func (n *Network) attach(m *Member) error {
 	own, err := newSpace()
+	if err == nil {
+		err = own.ownMounts()
+	}
 	if err != nil {
 		return err
 	}
