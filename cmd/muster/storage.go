@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,11 +74,22 @@ func (a *app) storageListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			clustered, err := t.clustered(cmd.Context())
+			if err != nil {
+				return err
+			}
 			d := table.Data{Header: []string{"NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"}, Values: pools}
 			for _, p := range pools {
 				d.Rows = append(d.Rows, []string{
 					p.Name, p.Driver, p.Config["source"], p.Description, strconv.Itoa(len(p.UsedBy)), strings.ToUpper(p.Status),
 				})
+			}
+			if clustered {
+				// Each member has a source of its own; see `show --target`.
+				d.Header = slices.Delete(d.Header, 2, 3)
+				for i := range d.Rows {
+					d.Rows[i] = slices.Delete(d.Rows[i], 2, 3)
+				}
 			}
 			table.SortRows(d.Rows)
 			return a.render(format, d)
@@ -102,9 +114,7 @@ the image's size), dir (plain directories) or btrfs.`,
 			if err != nil {
 				return err
 			}
-			if target != "" {
-				t.Client = t.WithTarget(target)
-			}
+			t = t.aimed(target)
 			config, err := a.pairs(args[2:])
 			if err != nil {
 				return err
@@ -119,7 +129,7 @@ the image's size), dir (plain directories) or btrfs.`,
 		},
 	}
 	cmd.Flags().StringVar(&description, "description", "", "what the pool is for")
-	targetFlag(cmd, &target)
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 
