@@ -154,9 +154,13 @@ func (a *app) clusterListCommand() *cobra.Command {
 				return err
 			}
 			d := table.Data{Header: []string{"NAME", "URL", "ROLES", "ARCHITECTURE", "FAILURE DOMAIN", "DESCRIPTION", "STATE", "MESSAGE"}, Values: members}
+			between := "\n"
+			if format == "csv" {
+				between = "," // a record is one line
+			}
 			for _, m := range members {
 				d.Rows = append(d.Rows, []string{
-					m.ServerName, m.URL, strings.Join(m.Roles, "\n"), m.Architecture, m.FailureDomain, m.Description, strings.ToUpper(m.Status), m.Message,
+					m.ServerName, m.URL, strings.Join(m.Roles, between), m.Architecture, m.FailureDomain, m.Description, strings.ToUpper(m.Status), m.Message,
 				})
 			}
 			table.SortRows(d.Rows)
@@ -201,6 +205,9 @@ func (a *app) clusterRemoveCommand() *cobra.Command {
 	var force, yes bool
 	cmd := a.simple(memberNoun, "remove", "Remove a member from the cluster for good", func(ctx context.Context, t thing) error {
 		if force && !yes {
+			if _, _, err := t.ClusterMember(ctx, t.name); err != nil {
+				return err
+			}
 			question := fmt.Sprintf("Remove %s by force? What only it has is lost, and it must never come back as it is now.", t.name)
 			if err := a.confirm(ctx, question); err != nil {
 				return advise(err, "`muster cluster remove --force --yes %s` does not ask.", t.full(t.name))

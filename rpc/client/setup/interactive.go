@@ -122,7 +122,7 @@ func (q questions) options(m membership, server api.Server, networks []api.Netwo
 	if err != nil {
 		return opts, err
 	}
-	fmt.Fprintln(q.out, "Clients are let in with `muster config trust add NAME`, which prints a token for each.")
+	fmt.Fprintln(q.out, "Clients are let in with `muster config trust add --name NAME`, which prints a token for each.")
 	return opts, nil
 }
 
