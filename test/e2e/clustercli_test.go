@@ -37,7 +37,7 @@ func TestClusterCommands(t *testing.T) {
 
 	t.Run("members are listed in every format", func(t *testing.T) {
 		var urls []string
-		for _, row := range strings.Split(strings.TrimSpace(second.Muster("cluster", "list", "--format", "csv")), "\n") {
+		for _, row := range strings.SplitSeq(strings.TrimSpace(second.Muster("cluster", "list", "--format", "csv")), "\n") {
 			if name, rest, _ := strings.Cut(row, ","); name == "m1" || name == "m2" {
 				url, _, _ := strings.Cut(rest, ",")
 				urls = append(urls, url)
