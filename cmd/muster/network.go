@@ -130,6 +130,10 @@ func (a *app) networkCreateCommand() *cobra.Command {
 			if err := t.CreateNetwork(cmd.Context(), post); err != nil {
 				return err
 			}
+			if target != "" {
+				a.say("Network %s pending on member %s", t.name, target)
+				return nil
+			}
 			a.say("Network %s created", t.name)
 			return nil
 		},

@@ -105,9 +105,12 @@ func (a *app) storageCreateCommand() *cobra.Command {
 		Use:   "create [REMOTE:]POOL DRIVER [KEY=VALUE...]",
 		Short: "Create a storage pool",
 		Long: `Create a storage pool with a driver: overlay (instances are made at once, whatever
-the image's size), dir (plain directories) or btrfs.`,
+the image's size), dir (plain directories) or btrfs. In a cluster, say with --target
+what it is like on each member that is to have a source of its own, and then create
+it without.`,
 		Example: `  muster storage create big overlay source=/srv/big
-  muster storage create fast btrfs size=20GiB`,
+  muster storage create fast btrfs size=20GiB
+  muster storage create ssd dir source=/srv/ssd --target m1`,
 		Args: between(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.named(args[0], "storage pool")
@@ -123,6 +126,10 @@ the image's size), dir (plain directories) or btrfs.`,
 			post.Config, post.Description = config, description
 			if err := t.CreatePool(cmd.Context(), post); err != nil {
 				return err
+			}
+			if target != "" {
+				a.say("Storage pool %s pending on member %s", t.name, target)
+				return nil
 			}
 			a.say("Storage pool %s created", t.name)
 			return nil

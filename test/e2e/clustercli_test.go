@@ -37,7 +37,7 @@ func TestClusterCommands(t *testing.T) {
 
 	t.Run("members are listed in every format", func(t *testing.T) {
 		var urls []string
-		for _, row := range strings.SplitSeq(strings.TrimSpace(second.Muster("cluster", "list", "--format", "csv")), "\n") {
+		for row := range strings.SplitSeq(strings.TrimSpace(second.Muster("cluster", "list", "--format", "csv")), "\n") {
 			if name, rest, _ := strings.Cut(row, ","); name == "m1" || name == "m2" {
 				url, _, _ := strings.Cut(rest, ",")
 				urls = append(urls, url)
@@ -155,8 +155,13 @@ func TestClusterCommands(t *testing.T) {
 			t.Errorf("m2's address is %q when asked through m1, %q by itself", out, own)
 		}
 		for _, command := range [][]string{
-			{"init", "--empty", "c2"}, {"copy", "c1", "c2"}, {"storage", "create", "p2", "dir"}, {"network", "create", "n2"},
-			{"storage", "info", "default"}, {"storage", "get", "default", "source"}, {"network", "info", "musterbr0"},
+			{"init", "--empty", "c2"},
+			{"copy", "c1", "c2"},
+			{"storage", "create", "p2", "dir"},
+			{"network", "create", "n2"},
+			{"storage", "info", "default"},
+			{"storage", "get", "default", "source"},
+			{"network", "info", "musterbr0"},
 		} {
 			refused(t, first, "", append(command, "--target", "m9"), "m9")
 		}
