@@ -175,6 +175,35 @@ func TestClusterCommands(t *testing.T) {
 		second.Muster("delete", "c1")
 	})
 
+	t.Run("a pool is made part by part, and an instance where --target says", func(t *testing.T) {
+		for i, m := range members {
+			name := fmt.Sprintf("m%d", i+1)
+			if err := os.Mkdir(m.Dir+"/parts", 0o711); err != nil {
+				t.Fatal(err)
+			}
+			out := first.Muster("storage", "create", "parts", "dir", "source="+m.Dir+"/parts", "--target", name)
+			if want := "Storage pool parts pending on member " + name + "\n"; out != want {
+				t.Errorf("storage create --target printed %q; want %q", out, want)
+			}
+		}
+		if out := second.Muster("storage", "create", "parts", "dir"); out != "Storage pool parts created\n" {
+			t.Errorf("storage create printed %q", out)
+		}
+		if out := first.Muster("storage", "get", "parts", "source", "--target", "m2"); out != second.Dir+"/parts\n" {
+			t.Errorf("m2's source is %q", out)
+		}
+		first.Muster("create", "--empty", "c2", "--target", "m2", "--no-profiles", "--storage", "parts")
+		if out := first.Muster("list", "-c", "nL", "-f", "csv"); out != "c2,m2\n" {
+			t.Errorf("list printed %q; want c2 on m2", out)
+		}
+		if out := first.Muster("storage", "volume", "list", "parts", "-f", "csv"); !strings.HasSuffix(out, ",m2\n") {
+			t.Errorf("the pool's volumes are %q; want one on m2", out)
+		}
+		refused(t, first, "", []string{"cluster", "remove", "m2"}, "instances", "location=m2")
+		first.Muster("delete", "c2")
+		first.Muster("storage", "delete", "parts")
+	})
+
 	t.Run("a server joins by answers from a pipe and is removed", func(t *testing.T) {
 		third := lab.Start(t, lab.Options{NoInit: true})
 		third.Purges()
