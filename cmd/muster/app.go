@@ -131,6 +131,22 @@ func (a *app) on(arg string) (thing, error) {
 	return thing{Client: c, remote: remoteName, name: name}, err
 }
 
+// aimed is the thing as the named cluster member has it; "" leaves that to the
+// server.
+func (t thing) aimed(member string) thing {
+	if member != "" {
+		t.Client = t.WithTarget(member)
+	}
+	return t
+}
+
+// clustered says whether the server is in a cluster, so that lists tell where
+// things are.
+func (t thing) clustered(ctx context.Context) (bool, error) {
+	server, _, err := t.Server(ctx)
+	return server.Environment.ServerClustered, err
+}
+
 // named resolves an argument that must have a name.
 func (a *app) named(arg, what string) (thing, error) {
 	t, err := a.on(arg)

@@ -29,6 +29,19 @@ func networkNames(ctx context.Context, c *client.Client) ([]string, error) {
 }
 func poolNames(ctx context.Context, c *client.Client) ([]string, error) { return c.PoolNames(ctx) }
 
+func memberNames(ctx context.Context, c *client.Client) ([]string, error) {
+	return c.ClusterMemberNames(ctx)
+}
+
+func joinTokenNames(ctx context.Context, c *client.Client) ([]string, error) {
+	tokens, err := c.JoinTokens(ctx)
+	var names []string
+	for _, token := range tokens {
+		names = append(names, token.ServerName)
+	}
+	return names, err
+}
+
 func projectNames(ctx context.Context, c *client.Client) ([]string, error) {
 	projects, err := c.Projects(ctx)
 	var names []string

@@ -35,11 +35,21 @@ func (a *app) subject(args []string) (thing, []string, error) {
 	return t, args, err
 }
 
+// serverOf is the server as a cluster member has it. --target is about the server:
+// an instance is where it is.
+func (t thing) serverOf(cmd *cobra.Command, target string) (thing, error) {
+	if target != "" && t.name != "" {
+		return t, usagef(cmd, "--target is about the server's configuration: leave %s out, or --target", t.name)
+	}
+	return t.aimed(target), nil
+}
+
 // isKey says whether an argument is KEY=VALUE.
 func isKey(arg string) bool { return strings.Contains(arg, "=") }
 
 func (a *app) configGetCommand() *cobra.Command {
 	var expanded bool
+	var target string
 	cmd := &cobra.Command{
 		Use:   "get [REMOTE:][INSTANCE] KEY",
 		Short: "Print a configuration key",
@@ -51,6 +61,9 @@ func (a *app) configGetCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := args[len(args)-1]
 			t, err := a.on(strings.Join(args[:len(args)-1], ""))
+			if err == nil {
+				t, err = t.serverOf(cmd, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -79,11 +92,13 @@ func (a *app) configGetCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&expanded, "expanded", "e", false, "with what the profiles give")
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 
 func (a *app) configSetCommand() *cobra.Command {
-	return &cobra.Command{
+	var target string
+	cmd := &cobra.Command{
 		Use:   "set [REMOTE:][INSTANCE] KEY=VALUE...",
 		Short: "Set configuration keys",
 		Long:  `Set configuration keys of an instance, or of the server. The value "-" is read from standard input.`,
@@ -105,6 +120,9 @@ func (a *app) configSetCommand() *cobra.Command {
 			} else {
 				t, rest, err = a.subject(args)
 			}
+			if err == nil {
+				t, err = t.serverOf(cmd, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -118,6 +136,8 @@ func (a *app) configSetCommand() *cobra.Command {
 			return a.setConfig(cmd.Context(), t, changes)
 		},
 	}
+	a.targetFlag(cmd, &target)
+	return cmd
 }
 
 func (a *app) setConfig(ctx context.Context, t thing, changes map[string]string) error {
@@ -135,7 +155,8 @@ func (a *app) setConfig(ctx context.Context, t thing, changes map[string]string)
 }
 
 func (a *app) configUnsetCommand() *cobra.Command {
-	return &cobra.Command{
+	var target string
+	cmd := &cobra.Command{
 		Use:   "unset [REMOTE:][INSTANCE] KEY",
 		Short: "Remove a configuration key",
 		Example: `  muster config unset web limits.memory
@@ -144,6 +165,9 @@ func (a *app) configUnsetCommand() *cobra.Command {
 		ValidArgsFunction: a.complete(instanceNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.on(strings.Join(args[:len(args)-1], ""))
+			if err == nil {
+				t, err = t.serverOf(cmd, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -160,10 +184,13 @@ func (a *app) configUnsetCommand() *cobra.Command {
 			return a.setConfig(cmd.Context(), t, map[string]string{key: ""})
 		},
 	}
+	a.targetFlag(cmd, &target)
+	return cmd
 }
 
 func (a *app) configShowCommand() *cobra.Command {
 	var expanded bool
+	var target string
 	cmd := &cobra.Command{
 		Use:   "show [REMOTE:][INSTANCE[/SNAPSHOT]]",
 		Short: "Show the configuration as YAML",
@@ -175,6 +202,9 @@ func (a *app) configShowCommand() *cobra.Command {
 		ValidArgsFunction: a.complete(instanceNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.on(strings.Join(args, ""))
+			if err == nil {
+				t, err = t.serverOf(cmd, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -208,11 +238,13 @@ func (a *app) configShowCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&expanded, "expanded", "e", false, "with what the profiles give")
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 
 func (a *app) configEditCommand() *cobra.Command {
-	return &cobra.Command{
+	var target string
+	cmd := &cobra.Command{
 		Use:   "edit [REMOTE:][INSTANCE[/SNAPSHOT]]",
 		Short: "Edit the configuration as YAML",
 		Long:  "Edit the configuration with $EDITOR; without a terminal, the whole new configuration is read from standard input.",
@@ -223,6 +255,9 @@ func (a *app) configEditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			t, err := a.on(strings.Join(args, ""))
+			if err == nil {
+				t, err = t.serverOf(cmd, target)
+			}
 			if err != nil {
 				return err
 			}
@@ -254,6 +289,8 @@ func (a *app) configEditCommand() *cobra.Command {
 			})
 		},
 	}
+	a.targetFlag(cmd, &target)
+	return cmd
 }
 
 // editHelp opens every document that is edited.

@@ -30,7 +30,7 @@ func (c *changes) flags(a *app, cmd *cobra.Command) {
 	f.StringVarP(&c.pool, "storage", "s", "", "storage pool to use")
 	f.StringVar(&c.project, "target-project", "", "project to go to")
 	f.BoolVar(&c.allowInconsistent, "allow-inconsistent", false, "go on when files change during the copy")
-	targetFlag(cmd, &c.target)
+	a.targetFlag(cmd, &c.target)
 	_ = cmd.RegisterFlagCompletionFunc("storage", a.complete(poolNames))
 	_ = cmd.RegisterFlagCompletionFunc("target-project", a.complete(projectNames))
 }
@@ -111,10 +111,7 @@ func (a *app) copyInstance(ctx context.Context, from, to thing, c changes, refre
 		post.Source.Project = orElse(from.Project(), "default")
 		to.Client = to.WithProject(c.project)
 	}
-	if c.target != "" {
-		to.Client = to.WithTarget(c.target)
-	}
-	op, err := to.CreateInstance(ctx, post)
+	op, err := to.aimed(c.target).CreateInstance(ctx, post)
 	if err := a.done(ctx, "Copying "+from.name, op, err); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"muster/rpc/client"
@@ -41,6 +42,9 @@ func hint(err error) string {
 	if !ok {
 		if client.StatusCode(err) == 403 {
 			return "A server trusts a client that was added with `muster remote add NAME TOKEN`; its owner makes a token with `muster config trust add --name YOU`."
+		}
+		if message := err.Error(); client.IsNotFound(err) && strings.HasPrefix(message, "cluster member ") {
+			return "`muster cluster list` shows the members."
 		}
 		return ""
 	}

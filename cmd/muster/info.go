@@ -33,9 +33,7 @@ func (a *app) infoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if target != "" {
-				t.Client = t.WithTarget(target)
-			}
+			t = t.aimed(target)
 			switch {
 			case t.name != "" && resources:
 				return usagef(cmd, "--resources is about the server: leave the instance out")
@@ -55,7 +53,7 @@ func (a *app) infoCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&showLog, "show-log", false, "show the end of the instance's log too")
 	cmd.Flags().BoolVar(&resources, "resources", false, "show the machine's hardware")
-	targetFlag(cmd, &target)
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 

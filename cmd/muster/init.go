@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,10 +25,12 @@ func (a *app) initCommand() *cobra.Command {
 starting it.
 
 Without arguments: set up a fresh server: a storage pool, a network bridge and
-the default profile that uses them. It asks what it should be like; --auto asks
-nothing, and --preseed reads everything from a YAML document in the format of
-"lxd init --preseed". Whatever is there already is used, and a set-up that fails
-half-way is taken back. --dump prints the server as such a document.`,
+the default profile that uses them; or as a member of a cluster. It asks what it
+should be like, and reads the answers from standard input, be that a terminal or
+not; --auto asks nothing, and --preseed reads everything from a YAML document in
+the format of "lxd init --preseed", whose section "cluster" begins a cluster or
+joins one. Whatever is there already is used, and a set-up that fails half-way is
+taken back. --dump prints the server as such a document.`,
 		Example: `  muster init busybox web
   muster init
   muster init --auto
@@ -71,10 +74,11 @@ half-way is taken back. --dump prints the server as such a document.`,
 				}
 				a.sayResult(result)
 				return nil
-			case a.piped():
-				return usagef(cmd, "there is no terminal to ask on: use --auto or --preseed")
 			}
 			result, err := setup.Interactive(cmd.Context(), t.Client, a.stdin, a.stdout)
+			if errors.Is(err, setup.ErrNoAnswer) {
+				return advise(err, "--auto asks nothing, --preseed reads a document.")
+			}
 			if err == nil {
 				a.sayResult(result)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,13 +17,25 @@ type noun struct {
 	// sample is a name for the examples.
 	sample string
 	names  lister
+	// check refuses a server on which there can be no such thing; nil is none.
+	check func(ctx context.Context, t thing) error
+	// targets are the commands that take --target: those about what may differ
+	// from one cluster member to the next.
+	targets []string
 }
 
 var (
-	profileNoun = noun{"profile", "profile", "PROFILE", "big", profileNames}
-	networkNoun = noun{"network", "network", "NETWORK", "lab", networkNames}
-	poolNoun    = noun{"storage", "storage pool", "POOL", "fast", poolNames}
-	projectNoun = noun{"project", "project", "PROJECT", "web", projectNames}
+	profileNoun = noun{family: "profile", what: "profile", argument: "PROFILE", sample: "big", names: profileNames}
+	networkNoun = noun{
+		family: "network", what: "network", argument: "NETWORK", sample: "lab", names: networkNames,
+		targets: []string{"show", "info", "get", "set", "unset"},
+	}
+	poolNoun = noun{
+		family: "storage", what: "storage pool", argument: "POOL", sample: "fast", names: poolNames,
+		targets: []string{"show", "info", "get", "set", "unset"},
+	}
+	projectNoun = noun{family: "project", what: "project", argument: "PROJECT", sample: "web", names: projectNames}
+	memberNoun  = noun{family: "cluster", what: "cluster member", argument: "MEMBER", sample: "m2", names: memberNames, check: inCluster}
 )
 
 // about makes a command with a thing for its first argument, and from least to
@@ -32,19 +45,27 @@ func (a *app) about(n noun, use, short, example string, least, most int, run fun
 	if most >= 0 {
 		most++
 	}
-	return &cobra.Command{
+	var target string
+	cmd := &cobra.Command{
 		Use:     strings.TrimSpace(name + " [REMOTE:]" + n.argument + " " + rest),
 		Short:   short,
 		Example: strings.TrimRight("  muster "+n.family+" "+name+" "+n.sample+" "+example, " "),
 		Args:    between(1+least, most), ValidArgsFunction: a.complete(n.names, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.named(args[0], n.what)
+			if err == nil && n.check != nil {
+				err = n.check(cmd.Context(), t)
+			}
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), t, args[1:])
+			return run(cmd.Context(), t.aimed(target), args[1:])
 		},
 	}
+	if slices.Contains(n.targets, name) {
+		a.targetFlag(cmd, &target)
+	}
+	return cmd
 }
 
 // simple makes a command with a thing for its only argument.

@@ -35,7 +35,7 @@ func (n *newInstance) flags(a *app, cmd *cobra.Command) {
 	f.StringVarP(&n.instanceClass, "type", "t", "", "size by a cloud's name, such as t2.micro or c2-m4")
 	f.BoolVar(&n.empty, "empty", false, "no image: an empty root file system")
 	f.StringVar(&n.description, "description", "", "what the instance is for")
-	targetFlag(cmd, &n.target)
+	a.targetFlag(cmd, &n.target)
 	_ = cmd.RegisterFlagCompletionFunc("profile", a.complete(profileNames))
 	_ = cmd.RegisterFlagCompletionFunc("network", a.complete(networkNames))
 	_ = cmd.RegisterFlagCompletionFunc("storage", a.complete(poolNames))
@@ -101,9 +101,7 @@ func (a *app) create(cmd *cobra.Command, args []string, flags newInstance) (thin
 		}
 		t.Client, t.remote = from.Client, from.remote
 	}
-	if flags.target != "" {
-		t.Client = t.WithTarget(flags.target)
-	}
+	t = t.aimed(flags.target)
 	post := api.InstancesPost{Name: t.name, InstanceType: flags.instanceClass, Type: api.InstanceTypeContainer}
 	if err := a.configFromInput(&post.InstancePut); err != nil {
 		return t, err

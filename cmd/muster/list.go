@@ -63,11 +63,11 @@ key and devices:DEVICE.KEY[:NAME[:WIDTH]] for a device's.`,
 				return err
 			}
 			if !fast && !cmd.Flags().Changed("columns") {
-				server, _, err := t.Server(cmd.Context())
+				located, err := t.clustered(cmd.Context())
 				if err != nil {
 					return err
 				}
-				if server.Environment.ServerClustered {
+				if located {
 					shown = append(shown, letters['L'])
 				}
 			}

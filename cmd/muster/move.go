@@ -101,10 +101,7 @@ func (a *app) move(ctx context.Context, t thing, to string, c changes) error {
 	if strings.Contains(t.name, "/") {
 		return errors.New("a snapshot stays with its instance: copy it to make an instance of it")
 	}
-	if c.target != "" {
-		t.Client = t.WithTarget(c.target)
-	}
-	op, err := t.PostInstance(ctx, t.name, api.InstancePost{
+	op, err := t.aimed(c.target).PostInstance(ctx, t.name, api.InstancePost{
 		Name: to, Migration: true, InstanceOnly: c.instanceOnly, ContainerOnly: c.instanceOnly,
 		Pool: c.pool, Project: c.project, AllowInconsistent: c.allowInconsistent,
 	})

@@ -109,9 +109,7 @@ func (a *app) networkCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if target != "" {
-				t.Client = t.WithTarget(target)
-			}
+			t = t.aimed(target)
 			var from api.Network
 			text, err := a.optionalInput("the network")
 			if err != nil {
@@ -132,13 +130,17 @@ func (a *app) networkCreateCommand() *cobra.Command {
 			if err := t.CreateNetwork(cmd.Context(), post); err != nil {
 				return err
 			}
+			if target != "" {
+				a.say("Network %s pending on member %s", t.name, target)
+				return nil
+			}
 			a.say("Network %s created", t.name)
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&kind, "type", "t", "bridge", "kind of network")
 	cmd.Flags().StringVar(&description, "description", "", "what the network is for")
-	targetFlag(cmd, &target)
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 
@@ -156,9 +158,20 @@ func (a *app) networkLeasesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			located, err := t.clustered(cmd.Context())
+			if err != nil {
+				return err
+			}
 			d := table.Data{Header: []string{"HOSTNAME", "MAC ADDRESS", "IP ADDRESS", "TYPE"}, Values: leases}
+			if located {
+				d.Header = append(d.Header, "LOCATION")
+			}
 			for _, lease := range leases {
-				d.Rows = append(d.Rows, []string{lease.Hostname, lease.Hwaddr, lease.Address, strings.ToUpper(lease.Type)})
+				row := []string{lease.Hostname, lease.Hwaddr, lease.Address, strings.ToUpper(lease.Type)}
+				if located {
+					row = append(row, lease.Location)
+				}
+				d.Rows = append(d.Rows, row)
 			}
 			table.SortRows(d.Rows)
 			return a.render(format, d)

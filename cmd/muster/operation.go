@@ -82,7 +82,11 @@ func (a *app) operationListCommand() *cobra.Command {
 			if operations == nil {
 				operations = []api.Operation{}
 			}
-			return a.render(format, operationTable(operations))
+			located, err := t.clustered(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.render(format, operationTable(operations, located))
 		},
 	}
 	cmd.Flags().BoolVar(&allProjects, "all-projects", false, "operations of all projects")
@@ -90,9 +94,8 @@ func (a *app) operationListCommand() *cobra.Command {
 	return cmd
 }
 
-func operationTable(operations []api.Operation) table.Data {
+func operationTable(operations []api.Operation, located bool) table.Data {
 	d := table.Data{Header: []string{"ID", "TYPE", "DESCRIPTION", "STATUS", "CANCELABLE", "CREATED"}, Values: operations}
-	located := slices.ContainsFunc(operations, func(op api.Operation) bool { return op.Location != "" && op.Location != "none" })
 	if located {
 		d.Header = append(d.Header, "LOCATION")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,11 +74,22 @@ func (a *app) storageListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			clustered, err := t.clustered(cmd.Context())
+			if err != nil {
+				return err
+			}
 			d := table.Data{Header: []string{"NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"}, Values: pools}
 			for _, p := range pools {
 				d.Rows = append(d.Rows, []string{
 					p.Name, p.Driver, p.Config["source"], p.Description, strconv.Itoa(len(p.UsedBy)), strings.ToUpper(p.Status),
 				})
+			}
+			if clustered {
+				// Each member has a source of its own; see `show --target`.
+				d.Header = slices.Delete(d.Header, 2, 3)
+				for i := range d.Rows {
+					d.Rows[i] = slices.Delete(d.Rows[i], 2, 3)
+				}
 			}
 			table.SortRows(d.Rows)
 			return a.render(format, d)
@@ -93,18 +105,19 @@ func (a *app) storageCreateCommand() *cobra.Command {
 		Use:   "create [REMOTE:]POOL DRIVER [KEY=VALUE...]",
 		Short: "Create a storage pool",
 		Long: `Create a storage pool with a driver: overlay (instances are made at once, whatever
-the image's size), dir (plain directories) or btrfs.`,
+the image's size), dir (plain directories) or btrfs. In a cluster, say with --target
+what it is like on each member that is to have a source of its own, and then create
+it without.`,
 		Example: `  muster storage create big overlay source=/srv/big
-  muster storage create fast btrfs size=20GiB`,
+  muster storage create fast btrfs size=20GiB
+  muster storage create ssd dir source=/srv/ssd --target m1`,
 		Args: between(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.named(args[0], "storage pool")
 			if err != nil {
 				return err
 			}
-			if target != "" {
-				t.Client = t.WithTarget(target)
-			}
+			t = t.aimed(target)
 			config, err := a.pairs(args[2:])
 			if err != nil {
 				return err
@@ -114,12 +127,16 @@ the image's size), dir (plain directories) or btrfs.`,
 			if err := t.CreatePool(cmd.Context(), post); err != nil {
 				return err
 			}
+			if target != "" {
+				a.say("Storage pool %s pending on member %s", t.name, target)
+				return nil
+			}
 			a.say("Storage pool %s created", t.name)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&description, "description", "", "what the pool is for")
-	targetFlag(cmd, &target)
+	a.targetFlag(cmd, &target)
 	return cmd
 }
 

@@ -42,7 +42,8 @@ func (a *app) volumeCommand() *cobra.Command {
 
 // volumeSimple is a command with a pool and a volume for its arguments.
 func (a *app) volumeSimple(name, short string, run func(ctx context.Context, t thing, kind, name string) error) *cobra.Command {
-	return &cobra.Command{
+	var target string
+	cmd := &cobra.Command{
 		Use: name + " [REMOTE:]POOL [TYPE/]VOLUME", Short: short, Example: "  muster storage volume " + name + " default data",
 		Args: between(2, 2), ValidArgsFunction: a.complete(poolNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,9 +55,11 @@ func (a *app) volumeSimple(name, short string, run func(ctx context.Context, t t
 			if !found {
 				kind, volume = "custom", args[1]
 			}
-			return run(cmd.Context(), t, kind, volume)
+			return run(cmd.Context(), t.aimed(target), kind, volume)
 		},
 	}
+	a.targetFlag(cmd, &target)
+	return cmd
 }
 
 func (a *app) volumeListCommand() *cobra.Command {
@@ -73,13 +76,24 @@ func (a *app) volumeListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			located, err := t.clustered(cmd.Context())
+			if err != nil {
+				return err
+			}
 			d := table.Data{Header: []string{"TYPE", "NAME", "DESCRIPTION", "CONTENT-TYPE", "USED BY"}, Values: volumes}
+			if located {
+				d.Header = append(d.Header, "LOCATION")
+			}
 			for _, v := range volumes {
 				kind := v.Type
 				if strings.Contains(v.Name, "/") {
 					kind += " (snapshot)"
 				}
-				d.Rows = append(d.Rows, []string{kind, v.Name, v.Description, v.ContentType, strconv.Itoa(len(v.UsedBy))})
+				row := []string{kind, v.Name, v.Description, v.ContentType, strconv.Itoa(len(v.UsedBy))}
+				if located {
+					row = append(row, v.Location)
+				}
+				d.Rows = append(d.Rows, row)
 			}
 			table.SortRows(d.Rows)
 			return a.render(format, d)
@@ -103,9 +117,7 @@ func (a *app) volumeCreateCommand() *cobra.Command {
 			if strings.Contains(args[1], "/") {
 				return fmt.Errorf("%q: only custom volumes can be created, and their names have no slash", args[1])
 			}
-			if target != "" {
-				t.Client = t.WithTarget(target)
-			}
+			t = t.aimed(target)
 			config, err := a.pairs(args[2:])
 			if err != nil {
 				return err
@@ -121,6 +133,6 @@ func (a *app) volumeCreateCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&kind, "type", "filesystem", "filesystem or block")
 	cmd.Flags().StringVar(&description, "description", "", "what the volume is for")
-	targetFlag(cmd, &target)
+	a.targetFlag(cmd, &target)
 	return cmd
 }

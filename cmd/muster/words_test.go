@@ -53,16 +53,18 @@ func TestHints(t *testing.T) {
 		err  error
 		want string
 	}{
-		"no socket":                  {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: fs.ErrNotExist}, "Start it with `musterd`"},
-		"nobody listens on it":       {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: refused}, "Start it with `musterd`"},
-		"it is not for us":           {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: fs.ErrPermission}, "sudo"},
-		"a port that is closed":      {&client.ConnectionError{Server: "https://far:8443", Err: refused}, "core.https_address"},
-		"a changed certificate":      {&client.ConnectionError{Server: "https://far:8443", Err: client.ErrServerCertificate}, "remove the remote and add it again"},
-		"a stranger":                 {&client.Error{Code: 403, Message: "not authorized"}, "muster remote add NAME TOKEN"},
-		"a wrong command line":       {&usageError{err: errors.New("x"), path: "muster list"}, "See `muster list --help`."},
-		"what the command knows":     {fmt.Errorf("while: %w", advise(errors.New("x"), "Do %s.", "y")), "Do y."},
-		"another failure":            {&client.Error{Code: 500, Message: "oops"}, ""},
-		"nothing known about a host": {&client.ConnectionError{Server: "https://far:8443", Err: errors.New("no such host")}, ""},
+		"no socket":                   {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: fs.ErrNotExist}, "Start it with `musterd`"},
+		"nobody listens on it":        {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: refused}, "Start it with `musterd`"},
+		"it is not for us":            {&client.ConnectionError{Server: "/var/lib/muster/unix.socket", Err: fs.ErrPermission}, "sudo"},
+		"a port that is closed":       {&client.ConnectionError{Server: "https://far:8443", Err: refused}, "core.https_address"},
+		"a changed certificate":       {&client.ConnectionError{Server: "https://far:8443", Err: client.ErrServerCertificate}, "remove the remote and add it again"},
+		"a stranger":                  {&client.Error{Code: 403, Message: "not authorized"}, "muster remote add NAME TOKEN"},
+		"a wrong command line":        {&usageError{err: errors.New("x"), path: "muster list"}, "See `muster list --help`."},
+		"what the command knows":      {fmt.Errorf("while: %w", advise(errors.New("x"), "Do %s.", "y")), "Do y."},
+		"a member nobody knows":       {&client.Error{Code: 404, Message: `cluster member "m9" not found`}, "muster cluster list"},
+		"something else nobody knows": {&client.Error{Code: 404, Message: `instance "m9" not found`}, ""},
+		"another failure":             {&client.Error{Code: 500, Message: "oops"}, ""},
+		"nothing known about a host":  {&client.ConnectionError{Server: "https://far:8443", Err: errors.New("no such host")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := hint(tc.err)

@@ -51,7 +51,7 @@ func initCommand() *cobra.Command {
 			defer c.Close()
 			switch {
 			case token != "":
-				return joinCluster(cmd.Context(), token, address)
+				return c.JoinCluster(cmd.Context(), api.ClusterPut{ClusterToken: token, ServerAddress: address})
 			case address != "":
 				return errors.New("--address goes with --token: it is where the other members reach this one")
 			case dump:
@@ -102,29 +102,6 @@ func sayResult(out io.Writer, result setup.Result) error {
 		}
 	}
 	return nil
-}
-
-// joinCluster makes the daemon join and waits until it is a member.
-func joinCluster(ctx context.Context, token, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*joinTimeout)
-	defer cancel()
-	join := api.ClusterPut{ClusterToken: token, ServerAddress: address}
-	join.Enabled = true
-	if err := localRequest(ctx, http.MethodPut, "/1.0/cluster", join, nil); err != nil {
-		return err
-	}
-	for {
-		var shown api.Cluster
-		err := localRequest(ctx, http.MethodGet, "/1.0/cluster", struct{}{}, &shown)
-		if err == nil && shown.Enabled {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.New("the cluster has admitted this server, which has not come up as its member yet: \"lxc cluster list\" on another member and the log here say why")
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // localRequest sends one request to the daemon's own endpoints and decodes the

@@ -60,6 +60,11 @@ func (m *Member) Address() string {
 	return net.JoinHostPort(address(m.cable).String(), "8443")
 }
 
+// Purges says whose things are removed before this member goes, instead of its own.
+// In a cluster the last to start is the first to go, while there is a quorum, and
+// purges for all.
+func (m *Member) Purges(members ...*Member) { m.holders = members }
+
 // Token asks the member for a join token.
 func (m *Member) Token(name string) map[string]any {
 	m.t.Helper()

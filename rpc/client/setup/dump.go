@@ -13,7 +13,7 @@ import (
 
 // Dump writes the server's configuration, networks, pools, profiles and projects
 // as a document that Preseed reads. Secrets are left out: the API does not tell
-// them.
+// them. A member of a cluster is written as one that begins it.
 func Dump(ctx context.Context, c *client.Client) ([]byte, error) {
 	seed := Seed{
 		Config: map[string]string{}, Networks: []SeedNetwork{}, StoragePools: []api.StoragePoolsPost{},
@@ -27,6 +27,13 @@ func Dump(ctx context.Context, c *client.Client) ([]byte, error) {
 		if key != "core.trust_password" {
 			seed.Config[key] = fmt.Sprint(value)
 		}
+	}
+	if server.Environment.ServerClustered {
+		shown, err := c.Cluster(ctx)
+		if err != nil {
+			return nil, err
+		}
+		seed.Cluster = &SeedCluster{ServerName: shown.ServerName, Enabled: true}
 	}
 	projects, err := c.Projects(ctx)
 	if err != nil {

@@ -32,7 +32,14 @@ func Interactive(ctx context.Context, c *client.Client, in io.Reader, out io.Wri
 		return Result{}, err
 	}
 	q := questions{in: bufio.NewReader(in), out: out}
-	opts, err := q.options(server, networks, pools)
+	m, err := q.membership(server, reachedAt(server, c.Local()))
+	if err != nil {
+		return Result{}, err
+	}
+	if m.token != "" {
+		return q.join(ctx, c, m)
+	}
+	opts, err := q.options(m, server, networks, pools)
 	if err != nil {
 		return Result{}, err
 	}
@@ -49,6 +56,9 @@ func Interactive(ctx context.Context, c *client.Client, in io.Reader, out io.Wri
 	}
 	return Auto(ctx, c, opts)
 }
+
+// ErrNoAnswer means that the answers ended before the questions did.
+var ErrNoAnswer = errors.New("no answer")
 
 // planOf shows options to a person.
 func planOf(opts Options) Seed {
@@ -73,6 +83,9 @@ func planOf(opts Options) Seed {
 	}
 	profile := api.ProfilesPost{Name: orDefault(opts.Profile, DefaultProfile), ProfilePut: api.ProfilePut{Config: map[string]string{}, Devices: devices}}
 	seed.Profiles = append(seed.Profiles, SeedProfile{ProfilesPost: profile})
+	if opts.Cluster != "" {
+		seed.Cluster = &SeedCluster{ServerName: opts.Cluster, Enabled: true}
+	}
 	return seed
 }
 
@@ -81,8 +94,8 @@ type questions struct {
 	out io.Writer
 }
 
-func (q questions) options(server api.Server, networks []api.Network, pools []api.StoragePool) (Options, error) {
-	var opts Options
+func (q questions) options(m membership, server api.Server, networks []api.Network, pools []api.StoragePool) (Options, error) {
+	opts := Options{Cluster: m.name, Address: m.address}
 	var err error
 	if opts.Pool, err = q.ask("Name of the storage pool", DefaultPool, nil); err != nil {
 		return opts, err
@@ -96,6 +109,9 @@ func (q questions) options(server api.Server, networks []api.Network, pools []ap
 	if err := q.network(&opts, networks); err != nil {
 		return opts, err
 	}
+	if m.address != "" {
+		return opts, nil
+	}
 	if reachable, err := q.yes("Should the server be reachable over the network?", false); err != nil || !reachable {
 		return opts, err
 	}
@@ -106,7 +122,7 @@ func (q questions) options(server api.Server, networks []api.Network, pools []ap
 	if err != nil {
 		return opts, err
 	}
-	fmt.Fprintln(q.out, "Clients are let in with `muster config trust add NAME`, which prints a token for each.")
+	fmt.Fprintln(q.out, "Clients are let in with `muster config trust add --name NAME`, which prints a token for each.")
 	return opts, nil
 }
 
@@ -172,7 +188,7 @@ func (q questions) ask(question, proposal string, check func(string) error) (str
 		fmt.Fprintf(q.out, "%s [%s]: ", question, proposal)
 		line, err := q.in.ReadString('\n')
 		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
-			return "", fmt.Errorf("no answer to %q: %w", question, err)
+			return "", fmt.Errorf("%w to %q: %w", ErrNoAnswer, question, err)
 		}
 		answer := strings.TrimSpace(line)
 		if answer == "" {

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"bufio"
+	"errors"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ func TestQuestions(t *testing.T) {
 	networks := []api.Network{{Name: "eth0"}, {Name: "musterbr0"}, {Name: "ours", Managed: true}}
 	pools := []api.StoragePool{{Name: "old", Driver: "btrfs"}}
 	for name, tc := range map[string]struct {
+		member  membership
 		answers []string
 		want    Options
 		said    []string
@@ -49,6 +51,11 @@ func TestQuestions(t *testing.T) {
 			answers: []string{"old", "no"},
 			want:    Options{Pool: "old", Driver: "btrfs", NoNetwork: true},
 		},
+		"the first member of a cluster is reachable": {
+			member:  membership{name: "m1", address: "192.0.2.1:8443"},
+			answers: []string{"old", "no"},
+			want:    Options{Pool: "old", Driver: "btrfs", NoNetwork: true, Cluster: "m1", Address: "192.0.2.1:8443"},
+		},
 		"nobody answers": {wantErr: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +68,7 @@ func TestQuestions(t *testing.T) {
 				typed = ""
 			}
 			q := questions{in: bufio.NewReader(strings.NewReader(typed)), out: &out}
-			got, err := q.options(server, networks, pools)
+			got, err := q.options(tc.member, server, networks, pools)
 			if (err != nil) != tc.wantErr {
 				t.Fatalf("error %v, want one: %v\n%s", err, tc.wantErr, out.String())
 			}
@@ -85,5 +92,69 @@ func TestQuestions(t *testing.T) {
 				t.Errorf("%v\n%s", err, plan)
 			}
 		})
+	}
+}
+
+func TestMembershipQuestions(t *testing.T) {
+	var server api.Server
+	server.Environment.ServerName = "host7"
+	token := api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: "ab", Secret: "s", Addresses: []string{"192.0.2.1:8443"}}
+	for name, tc := range map[string]struct {
+		clustered bool
+		answers   []string
+		want      membership
+		said      string
+		wantErr   bool
+	}{
+		"no, unless asked for":       {answers: []string{""}},
+		"a new cluster":              {answers: []string{"yes", "", "", ""}, want: membership{name: "host7", address: "203.0.113.7:8443"}},
+		"a new one, in other words":  {answers: []string{"y", "n", "m1", "192.0.2.9:443"}, want: membership{name: "m1", address: "192.0.2.9:443"}},
+		"an address that nobody has": {answers: []string{"y", "n", "m1", "[::]:8443", "192.0.2.9:8443"}, want: membership{name: "m1", address: "192.0.2.9:8443"}, said: "is not one address"},
+		"one to join": {
+			answers: []string{"y", "y", "rubbish", token.String(), ""},
+			want:    membership{name: "m2", address: "192.0.2.2:8443", token: token.String()}, said: "muster cluster add",
+		},
+		"a server that is a member is not asked": {clustered: true, said: "in a cluster, as host7"},
+		"no token":                               {answers: []string{"y", "y"}, wantErr: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			q := questions{in: bufio.NewReader(strings.NewReader(strings.Join(tc.answers, "\n") + "\n")), out: &out}
+			if len(tc.answers) == 0 {
+				q.in = bufio.NewReader(strings.NewReader(""))
+			}
+			asked := server
+			asked.Environment.ServerClustered = tc.clustered
+			got, err := q.membership(asked, func(from string) string {
+				if from == "" {
+					return "203.0.113.7:8443"
+				}
+				return "192.0.2.2:8443"
+			})
+			if (err != nil) != tc.wantErr || tc.wantErr && !errors.Is(err, ErrNoAnswer) {
+				t.Fatalf("error %v, want one: %v\n%s", err, tc.wantErr, out.String())
+			}
+			if !tc.wantErr && got != tc.want {
+				t.Errorf("%+v, want %+v\n%s", got, tc.want, out.String())
+			}
+			if !strings.Contains(out.String(), tc.said) {
+				t.Errorf("it did not say %q:\n%s", tc.said, out.String())
+			}
+		})
+	}
+}
+
+func TestReachedAt(t *testing.T) {
+	var server api.Server
+	server.Environment.Addresses = []string{"[::]:8443", "192.0.2.7:8443"}
+	if got := reachedAt(server, false)(""); got != "192.0.2.7:8443" {
+		t.Errorf("an address that it listens on: %q", got)
+	}
+	server.Environment.Addresses = nil
+	if got := reachedAt(server, false)(""); got != "" {
+		t.Errorf("a server elsewhere that listens on none: %q", got)
+	}
+	if got := reachedAt(server, true)("127.0.0.1:8443"); got != "127.0.0.1:8443" {
+		t.Errorf("beside a member on this machine: %q", got)
 	}
 }

@@ -21,7 +21,7 @@ type Seed struct {
 	Profiles     []SeedProfile          `json:"profiles"`
 	Projects     []api.ProjectsPost     `json:"projects"`
 	Certificates []api.CertificatesPost `json:"certificates,omitempty"`
-	Cluster      map[string]any         `json:"cluster,omitempty"`
+	Cluster      *SeedCluster           `json:"cluster,omitempty"`
 }
 
 // SeedNetwork is a network of a project; "" is the default one.
@@ -42,8 +42,8 @@ func ParseSeed(text []byte) (Seed, error) {
 	if err := yamldoc.Unmarshal(text, &seed); err != nil {
 		return seed, fmt.Errorf("preseed: %w", err)
 	}
-	if seed.Cluster != nil {
-		return seed, errors.New("preseed: cluster: joining a cluster is not part of a preseed; use `musterd cluster join`")
+	if err := seed.checkCluster(); err != nil {
+		return seed, fmt.Errorf("preseed: cluster: %w", err)
 	}
 	for i, network := range seed.Networks {
 		if network.Name == "" {
@@ -81,9 +81,12 @@ func Preseed(ctx context.Context, c *client.Client, text []byte) error {
 
 // Apply is Preseed for a document that was read already.
 func (s Seed) Apply(ctx context.Context, c *client.Client) error {
+	if s.Cluster.joins() {
+		return s.join(ctx, c)
+	}
 	p := planter{c: c}
 	for _, step := range []func(context.Context, Seed) error{
-		p.config, p.projects, p.pools, p.networks, p.profiles, p.certificates,
+		p.config, p.projects, p.pools, p.networks, p.profiles, p.certificates, p.cluster,
 	} {
 		if err := step(ctx, s); err != nil {
 			return p.undo.roll(ctx, err)

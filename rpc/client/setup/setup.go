@@ -46,6 +46,9 @@ type Options struct {
 	Profile string
 	// Address is what core.https_address is set to; "" leaves it.
 	Address string
+	// Cluster is the server's name as the first member of a cluster; "" begins
+	// none. It needs an Address that other machines reach.
+	Cluster string
 	// TrustPassword is what core.trust_password is set to; "" leaves it.
 	TrustPassword string
 }
@@ -100,7 +103,10 @@ func (a *auto) run(ctx context.Context) error {
 	if err := a.network(ctx, profile); err != nil {
 		return fmt.Errorf("make a network: %w", err)
 	}
-	return a.profile(ctx, name)
+	if err := a.profile(ctx, name); err != nil {
+		return err
+	}
+	return a.cluster(ctx)
 }
 
 func (a *auto) settings(ctx context.Context) error {

@@ -38,6 +38,9 @@ profiles:
     eth0: {type: nic, network: br7, name: eth0}
 projects:
 - name: web
+cluster:
+  enabled: true
+  server_name: m1
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -54,18 +57,25 @@ projects:
 			Devices: map[string]map[string]string{"eth0": {"type": "nic", "network": "br7", "name": "eth0"}},
 		}}}},
 		Projects: []api.ProjectsPost{{Name: "web"}},
+		Cluster:  &setup.SeedCluster{Enabled: true, ServerName: "m1"},
 	}
 	if diff := cmp.Diff(want, seed); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for name, tc := range map[string]struct{ text, want string }{
-		"a misspelt key":          {"storage_pool:\n- name: x\n", `unknown field "storage_pool"`},
-		"a pool without a driver": {"storage_pools:\n- name: x\n", "storage_pools[0] needs a name and a driver"},
-		"a nameless network":      {"networks:\n- type: bridge\n", "networks[0] has no name"},
-		"a nameless profile":      {"profiles:\n- config: {}\n", "profiles[0] has no name"},
-		"a nameless project":      {"projects:\n- config: {}\n", "projects[0] has no name"},
-		"joining a cluster":       {"cluster:\n  enabled: true\n", "musterd cluster join"},
-		"broken YAML":             {"config: [", "preseed: "},
+		"a misspelt key":                 {"storage_pool:\n- name: x\n", `unknown field "storage_pool"`},
+		"a pool without a driver":        {"storage_pools:\n- name: x\n", "storage_pools[0] needs a name and a driver"},
+		"a nameless network":             {"networks:\n- type: bridge\n", "networks[0] has no name"},
+		"a nameless profile":             {"profiles:\n- config: {}\n", "profiles[0] has no name"},
+		"a nameless project":             {"projects:\n- config: {}\n", "projects[0] has no name"},
+		"a cluster without a name":       {"cluster:\n  enabled: true\n", "server_name is missing"},
+		"a cluster to join, not enabled": {"cluster:\n  cluster_token: x\n", "enabled is not true"},
+		"a token that is none":           {"cluster: {enabled: true, server_address: '192.0.2.2:8443', cluster_token: x}\n", "cluster_token: "},
+		"an address, and no certificate": {"cluster: {enabled: true, server_name: m2, server_address: '192.0.2.2:8443', cluster_address: '192.0.2.1:8443'}\n", "cluster_certificate"},
+		"joining from nowhere":           {"cluster: {enabled: true, server_name: m2, cluster_token: x}\n", "server_address is missing"},
+		"joining with a pool":            {"cluster: {enabled: true, cluster_token: x}\nstorage_pools: [{name: a, driver: dir}]\n", "leave out storage_pools"},
+		"joining with a setting":         {"cluster: {enabled: true, cluster_token: x}\nconfig: {core.trust_password: y}\n", "leave core.trust_password out"},
+		"broken YAML":                    {"config: [", "preseed: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := setup.ParseSeed([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -267,8 +277,8 @@ profiles:
 func TestInteractiveGivesUp(t *testing.T) {
 	c, name := fresh(t)
 	for title, answers := range map[string]string{
-		"the plan is refused":      name + "\ndir\n\nyes\n" + name + "\nnone\nnone\nno\nno\n",
-		"the answers end too soon": name + "\n",
+		"the plan is refused":      "no\n" + name + "\ndir\n\nyes\n" + name + "\nnone\nnone\nno\nno\n",
+		"the answers end too soon": "no\n" + name + "\n",
 	} {
 		var out strings.Builder
 		if _, err := setup.Interactive(t.Context(), c, strings.NewReader(answers), &out); err == nil {

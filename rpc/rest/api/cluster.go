@@ -72,6 +72,27 @@ type ClusterMemberPost struct {
 	ServerName string `json:"server_name"`
 }
 
+// ClusterMemberState is how a member's machine is doing.
+type ClusterMemberState struct {
+	SysInfo      ClusterMemberSysInfo            `json:"sysinfo"`
+	StoragePools map[string]ResourcesStoragePool `json:"storage_pools"`
+}
+
+// ClusterMemberSysInfo is what the kernel says of a member. Memory and swap are in
+// bytes.
+type ClusterMemberSysInfo struct {
+	// Uptime is in seconds.
+	Uptime       int64     `json:"uptime"`
+	LoadAverages []float64 `json:"load_averages"`
+	TotalRAM     uint64    `json:"total_ram"`
+	FreeRAM      uint64    `json:"free_ram"`
+	SharedRAM    uint64    `json:"shared_ram"`
+	BufferRAM    uint64    `json:"buffered_ram"`
+	TotalSwap    uint64    `json:"total_swap"`
+	FreeSwap     uint64    `json:"free_swap"`
+	Processes    uint16    `json:"processes"`
+}
+
 // ClusterMemberStatePost evacuates or restores a member.
 type ClusterMemberStatePost struct {
 	// Action is "evacuate" or "restore".
