@@ -41,7 +41,8 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 	if err := state.ValidateMemberName(name); err != nil {
 		return OperationInfo{}, err
 	}
-	if err := c.store.Barrier(ctx); err != nil {
+	// The operation that shows a token is in the one log, the token in the other.
+	if err := errors.Join(c.store.Barrier(ctx), c.cfg.Coord.Barrier(ctx)); err != nil {
 		return OperationInfo{}, err
 	}
 	view := c.store.View()

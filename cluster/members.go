@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -228,8 +230,12 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 	if !online {
 		return c.apply(ctx, store.DeleteMember{Name: name})
 	}
-	if err := c.clear(ctx, name); err != nil && !force {
-		return err
+	if err := c.clear(ctx, m); err != nil {
+		if !force {
+			c.stay(ctx, name)
+			return err
+		}
+		c.log.Warn("a member is removed with what it has", "member", name, "error", err)
 	}
 	forget := c.cfg.Remember(m.ID)
 	defer forget()
@@ -275,8 +281,10 @@ func (c *Cluster) removeThroughAnother(ctx context.Context, view *store.View, na
 	return state.Errorf(state.ErrUnavailable, "no other member is online to remove member %q", name)
 }
 
-// clear waits until a member has given up its parts of all pools and networks.
-func (c *Cluster) clear(ctx context.Context, name string) error {
+// clear waits until a member takes no part in the consensus and has given up its parts
+// of all pools and networks.
+func (c *Cluster) clear(ctx context.Context, m *state.Member) error {
+	name := m.Name
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := c.apply(ctx, store.ClearMember{Name: name}); err != nil {
@@ -303,5 +311,41 @@ func (c *Cluster) clear(ctx context.Context, name string) error {
 	if failed != "" {
 		return state.Errorf(state.ErrConflict, "member %q can't give up what it has: %s; use force to remove it all the same", name, failed)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for {
+		votes, err := c.votes(ctx, m.ID)
+		if err == nil && !votes {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return state.Errorf(state.ErrUnavailable, "member %q still has a vote: %w", name, cmp.Or(err, ctx.Err()))
+		}
+	}
+}
+
+// votes reports whether a member votes in either log.
+func (c *Cluster) votes(ctx context.Context, id string) (bool, error) {
+	voters, err := c.cfg.Coord.Voters()
+	if err != nil || slices.Contains(voters, id) {
+		return true, err
+	}
+	roles, err := c.store.Roles(ctx)
+	return roles[id] == store.Voter, err
+}
+
+// stay takes the mark back from a member whose removal failed.
+func (c *Cluster) stay(ctx context.Context, name string) {
+	m, err := c.store.View().Member(name)
+	if err == nil {
+		config := maps.Clone(m.Config)
+		delete(config, store.LeavingKey)
+		err = c.finish(ctx, store.UpdateMember{Name: name, Description: m.Description, Config: config, Hint: store.Hint{Action: store.NoEvent}})
+	}
+	if err != nil {
+		c.log.Error("take back the removal of a member", "member", name, "error", err)
+	}
 }

@@ -36,12 +36,21 @@ const rolesEvery = 300 * time.Millisecond
 // that vote go on doing so while they are online; one that is not is replaced as soon
 // as another can be. The number of votes is odd and goes by all members, never by
 // those that happen to be online: two of three are still a majority of three.
-func decideRoles(members []coord.Member, maxVoters, maxStandby int) map[string]store.Role {
-	want := min(len(members), maxVoters)
+//
+// Members that are leaving lose their part before they go, as long as others are left.
+func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, maxStandby int) map[string]store.Role {
+	decided := map[string]store.Role{}
+	ranked := slices.DeleteFunc(slices.Clone(members), func(m coord.Member) bool { return leaving[m.ID] })
+	if len(ranked) == 0 {
+		ranked = slices.Clone(members)
+	}
+	for _, m := range members {
+		decided[m.ID] = store.Spare
+	}
+	want := min(len(ranked), maxVoters)
 	if want%2 == 0 {
 		want--
 	}
-	ranked := slices.Clone(members)
 	rank := func(m coord.Member) int {
 		online := m.Verdict != coord.Offline
 		switch {
@@ -60,7 +69,6 @@ func decideRoles(members []coord.Member, maxVoters, maxStandby int) map[string]s
 	slices.SortFunc(ranked, func(a, b coord.Member) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
 	})
-	decided := map[string]store.Role{}
 	for i, m := range ranked {
 		switch {
 		case i < max(want, 1):
@@ -138,8 +146,12 @@ func (c *Cluster) decide(ctx context.Context) error {
 		return err
 	}
 	members := c.cfg.Coord.Members()
+	leaving := map[string]bool{}
+	for _, m := range view.Members() {
+		leaving[m.ID] = m.Config[store.LeavingKey] != ""
+	}
 	wanted := map[string]bool{}
-	for id, role := range decideRoles(members, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby)) {
+	for id, role := range decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby)) {
 		wanted[id] = role == store.Voter
 		i := slices.IndexFunc(members, func(m coord.Member) bool { return m.ID == id })
 		if m := members[i]; roleOf(m) != role {
@@ -149,7 +161,13 @@ func (c *Cluster) decide(ctx context.Context) error {
 			}
 		}
 	}
-	return c.cfg.Coord.Assign(ctx, wanted)
+	if err := c.cfg.Coord.Assign(ctx, wanted); err != nil {
+		return err
+	}
+	if !wanted[c.cfg.MemberID] {
+		return c.cfg.Coord.HandOver(ctx)
+	}
+	return nil
 }
 
 // takeOver makes the coordination log's list of members the state plane's.
@@ -205,10 +223,15 @@ func (c *Cluster) assignDatabase(ctx context.Context) error {
 	if err != nil || maps.Equal(present, wanted) {
 		return err
 	}
-	if wanted[c.cfg.MemberID] != store.Voter {
-		return c.store.HandOver(ctx)
+	if wanted[c.cfg.MemberID] == store.Voter {
+		return c.store.Assign(ctx, wanted)
 	}
-	return c.store.Assign(ctx, wanted)
+	// Another must lead before this one can lose its vote, and have one for that.
+	wanted[c.cfg.MemberID] = store.Voter
+	if err := c.store.Assign(ctx, wanted); err != nil {
+		return err
+	}
+	return c.store.HandOver(ctx)
 }
 
 // setting reads a number from the cluster's settings.

@@ -22,7 +22,14 @@ type book struct {
 	mu      sync.Mutex
 	content bookContent // guarded by mu
 	// former are members that were removed, as long as they may still be told.
-	former map[string]cluster.Peer // guarded by mu
+	former map[string]former // guarded by mu
+}
+
+// former is a member that was removed, or is about to be.
+type former struct {
+	cluster.Peer
+	// cut is closed when its connections have been.
+	cut chan struct{}
 }
 
 type bookContent struct {
@@ -69,20 +76,30 @@ func (b *book) reach(id string) (cluster.Peer, bool) {
 	if peer, known := b.content.Peers[id]; known {
 		return peer, true
 	}
-	peer, known := b.former[id]
-	return peer, known
+	gone, known := b.former[id]
+	return gone.Peer, known
 }
 
-// removed returns a member of that name which was removed just now.
-func (b *book) removed(name string) (id string, found bool) {
+// removed returns a member of that name which was removed just now, and what is closed
+// when its connections have been.
+func (b *book) removed(name string) (id string, cut <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for id, peer := range b.former {
-		if peer.Name == name {
-			return id, true
+	for id, gone := range b.former {
+		if gone.Name == name {
+			return id, gone.cut
 		}
 	}
-	return "", false
+	return "", nil
+}
+
+// wasCut notes that the connections of a member that is gone have been cut.
+func (b *book) wasCut(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if gone, known := b.former[id]; known {
+		close(gone.cut)
+	}
 }
 
 // remember keeps a member that is about to be removed, so that it can be told; forget
@@ -91,9 +108,9 @@ func (b *book) remember(id string) (forget func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.former == nil {
-		b.former = map[string]cluster.Peer{}
+		b.former = map[string]former{}
 	}
-	b.former[id] = b.content.Peers[id]
+	b.former[id] = former{b.content.Peers[id], make(chan struct{})}
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()

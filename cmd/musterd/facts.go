@@ -10,6 +10,7 @@ import (
 	"muster/node/storage"
 	"muster/rpc/rest"
 	"muster/rpc/rest/api"
+	"muster/state"
 )
 
 // restConfig gives the REST server what it serves.
@@ -86,6 +87,9 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 	case "image":
 		return p.m.cluster.ImageHolder(ctx, thing.Project, thing.Name)
 	case "volume":
+		if thing.Type != string(state.VolumeContainer) {
+			return p.Self(), nil // there are no others
+		}
 		// Volumes of instances are where their instance is.
 		inst, err := p.m.cluster.Instance(ctx, thing.Project, thing.Name)
 		if err != nil {

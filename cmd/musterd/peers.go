@@ -94,9 +94,13 @@ func (m *member) dial(ctx context.Context, id, protocol string) (net.Conn, error
 	return m.mux.Dial(ctx, id, found.Address, protocol)
 }
 
-// admit lets in who is a member.
-func (m *member) admit(id string) error {
-	if _, known := m.book.find(id); !known {
+// admit lets in who is a member. One that was removed just now is still told so.
+func (m *member) admit(id string, dialled bool) error {
+	look := m.book.find
+	if dialled {
+		look = m.book.reach
+	}
+	if _, known := look(id); !known {
 		return state.Errorf(state.ErrForbidden, "%s is no member", id)
 	}
 	return nil
@@ -117,10 +121,17 @@ func (m *member) peerConfig() peer.Config {
 func (m *member) resolve(name string) (string, error) {
 	found, err := m.store.View().Member(name)
 	if err != nil {
-		if id, removed := m.book.removed(name); removed {
-			return id, nil
+		id, cut := m.book.removed(name)
+		if id == "" {
+			return "", err
 		}
-		return "", err
+		// What is begun before would be cut with the rest.
+		select {
+		case <-cut:
+			return id, nil
+		case <-m.ended:
+			return "", err
+		}
 	}
 	if !m.cluster.Online(found.ID) {
 		return "", state.Errorf(state.ErrUnavailable, "it is offline")
@@ -168,6 +179,7 @@ func (m *member) keepBook(ctx context.Context) error {
 		for _, id := range gone {
 			m.mux.CutMember(id)
 			m.peers.Forget(id)
+			m.book.wasCut(id)
 		}
 		if err := m.store.WaitRevision(ctx, view.Revision()+1); ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx is how this ends

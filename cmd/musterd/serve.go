@@ -267,7 +267,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.planes.store.Store(m.store)
 	m.ops, err = cluster.NewOperations(cluster.OperationsConfig{
 		Coord: m.coord, Member: id, Events: m.events, Log: m.log,
-		Location: func(string) string { return m.location() },
+		Location: m.locationOf,
 	})
 	if err != nil {
 		return err
@@ -301,6 +301,18 @@ func (m *member) location() string {
 		return "none"
 	}
 	return m.cluster.Self()
+}
+
+// locationOf is the name of the member with that ID, for operations.
+func (m *member) locationOf(id string) string {
+	if m.cluster == nil || !m.cluster.Clustered() {
+		return "none"
+	}
+	found, err := m.store.View().MemberByID(id)
+	if err != nil {
+		return "" // removed since
+	}
+	return found.Name
 }
 
 func (m *member) openNode(ctx context.Context) error {

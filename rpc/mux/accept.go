@@ -166,5 +166,5 @@ func (m *Mux) admit(c *conn, chain []*x509.Certificate, want string) error {
 	if m.cfg.Admit == nil {
 		return nil
 	}
-	return m.cfg.Admit(id)
+	return m.cfg.Admit(id, want != "")
 }

@@ -34,9 +34,10 @@ type Config struct {
 	// Identity is the member's certificates. Required.
 	Identity *pki.Identity
 	// Admit says whether a member that shows a certificate signed by the
-	// authority may still come in; its error is logged and the connection
-	// refused. Nil admits every such member.
-	Admit func(memberID string) error
+	// authority may still come in or, when it was we who dialled it by its ID,
+	// be talked to; its error is logged and the connection refused. Nil admits
+	// every such member.
+	Admit func(memberID string, dialled bool) error
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Zero means 10 s.
 	HandshakeTimeout time.Duration

@@ -317,7 +317,7 @@ func speak(t *testing.T, m *mux.Mux, cfg *tls.Config) (string, error) {
 
 func TestOnlyMembersSpeakTheProtocolsOfMembers(t *testing.T) {
 	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, Admit: func(id string) error {
+	m := open(t, mux.Config{Identity: i, Admit: func(id string, _ bool) error {
 		if id == "removed" {
 			return errors.New("removed from the cluster")
 		}

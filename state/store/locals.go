@@ -240,9 +240,13 @@ func (t *tx) mentionsLocals(ctx context.Context, member string) error {
 	return nil
 }
 
-// ClearMember begins to take a member's parts of all pools and networks away: the member
-// removes them and drops each. A pool or network that is on no other member is
-// ErrConflict while a device uses it.
+// LeavingKey is the configuration key of a member that is being removed: it takes no
+// part in the consensus any more.
+const LeavingKey = "volatile.leaving"
+
+// ClearMember begins the removal of a member. It marks it as leaving, and takes its
+// parts of all pools and networks away: the member removes them and drops each. A pool or
+// network that is on no other member is ErrConflict while a device uses it.
 type ClearMember struct {
 	Name string
 	Hint Hint
@@ -251,7 +255,12 @@ type ClearMember struct {
 func (ClearMember) name() string { return "clear-member" }
 
 func (c ClearMember) apply(ctx context.Context, t *tx) error {
-	if _, err := t.member(ctx, c.Name); err != nil {
+	m, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	m.Config[LeavingKey] = "true"
+	if err := t.saveMember(ctx, m, silent, ""); err != nil {
 		return err
 	}
 	pools, err := loaders[KindPool](ctx, t.q)

@@ -223,7 +223,18 @@ func (n *node) alone(ctx context.Context) (alone bool, err error) {
 
 // ask connects to the node for other questions than SQL.
 func (n *node) ask(ctx context.Context, question func(*client.Client) error) error {
-	c, err := client.New(ctx, n.address, client.WithDialFunc(n.dialSelf), client.WithLogFunc(n.logf))
+	// An answer is read with the deadline of ctx and without heed to its end, so that
+	// ends the connection.
+	stop := func() bool { return true }
+	dial := func(dialling context.Context, address string) (net.Conn, error) {
+		conn, err := n.dialSelf(dialling, address)
+		if err == nil {
+			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		}
+		return conn, err
+	}
+	c, err := client.New(ctx, n.address, client.WithDialFunc(dial), client.WithLogFunc(n.logf))
+	defer func() { stop() }()
 	if err != nil {
 		return err
 	}
