@@ -214,6 +214,9 @@ func (c *Cluster) makePart(ctx context.Context, subject string, again bool) erro
 	case state.LocalCreated:
 		if err = p.change(ctx); err == nil {
 			c.keeper.note(subject, p.config)
+			if local.Message == "" {
+				return nil
+			}
 			local.Message = ""
 			return c.finish(ctx, p.set(local))
 		}
