@@ -16,7 +16,7 @@ TEST_PACKAGES := lxd-client python3-pylxd
 
 RACE_PACKAGES = $$($(GO) list ./state/... ./cluster/... ./rpc/...)
 
-.PHONY: help deps test-deps build run demo test race bench chaos lint generate image-busybox clean
+.PHONY: help deps test-deps build run demo test race bench chaos failover linear lint generate image-busybox clean
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -47,6 +47,12 @@ bench: test-deps build ## measure the numbers of the design, beside LXD when Deb
 
 chaos: test-deps build ## kill the daemon at random points for a long while
 	MUSTER_CHAOS_ROUNDS=$${MUSTER_CHAOS_ROUNDS:-50} $(GO) test -count=1 -timeout 60m ./test/chaos -v
+
+failover: build ## measure how long a cluster takes no writes when a member is killed, paused or cut off
+	MUSTER_FAILOVER_ROUNDS=$${MUSTER_FAILOVER_ROUNDS:-20} $(GO) test -count=1 -timeout 120m ./test/failover -v
+
+linear: build ## look for histories that are not linearizable, under faults, for ten minutes
+	MUSTER_LINEAR_SECONDS=$${MUSTER_LINEAR_SECONDS:-600} $(GO) test -count=1 -timeout 120m ./test/linear -v
 
 lint: deps ## gofmt, go vet, golangci-lint, the shape of the house
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

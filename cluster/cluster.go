@@ -90,9 +90,15 @@ func (c *Cluster) Self() string {
 // now is the time that goes into records.
 func (c *Cluster) now() time.Time { return time.Now().UTC() }
 
-// apply records a command and returns once this member's View shows it.
+// apply records a command and returns once this member's View shows it, or shows what
+// made it come too late: whoever looks again then sees something else.
 func (c *Cluster) apply(ctx context.Context, command store.Command) error {
 	_, err := c.store.Apply(ctx, command)
+	if errors.Is(err, state.ErrStale) {
+		if barrier := c.store.Barrier(ctx); barrier != nil {
+			c.log.Debug("wait for what was changed in between", "error", barrier)
+		}
+	}
 	return err
 }
 

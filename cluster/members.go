@@ -51,11 +51,11 @@ func (c *Cluster) Needed() bool {
 }
 
 // Members returns all members, ordered by name.
-func (c *Cluster) Members(ctx context.Context) []MemberInfo {
+func (c *Cluster) Members(context.Context) []MemberInfo {
 	members := c.store.View().Members()
 	infos := make([]MemberInfo, len(members))
 	for i, m := range members {
-		infos[i] = c.memberInfo(ctx, m)
+		infos[i] = c.memberInfo(m)
 	}
 	return infos
 }
@@ -66,17 +66,17 @@ func (c *Cluster) Member(ctx context.Context, name string) (MemberInfo, error) {
 	if err != nil {
 		return MemberInfo{}, err
 	}
-	return c.memberInfo(ctx, m), nil
+	return c.memberInfo(m), nil
 }
 
-func (c *Cluster) memberInfo(ctx context.Context, m *state.Member) MemberInfo {
+func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	info := MemberInfo{Member: m, Roles: []string{}, Status: "Online", Message: "Fully operational"}
 	known, found := c.cfg.Coord.Member(m.ID)
 	if !found {
 		info.Status, info.Message = "Offline", "It is joining"
 		return info
 	}
-	if leader, err := c.store.Leader(ctx); err == nil && leader == m.ID {
+	if c.store.LeaderSeen() == m.ID {
 		info.Roles = append(info.Roles, roleLeader)
 	}
 	info.Roles = append(info.Roles, known.Roles...)

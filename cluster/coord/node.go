@@ -196,7 +196,9 @@ func (n *Node) Close() error {
 		// raft answers every proposal while it runs, and forgets some when
 		// it stops.
 		n.work.Wait()
-		errs := []error{n.raft.Shutdown().Error(), n.streams.close()}
+		stopped := n.raft.Shutdown()
+		// Before raft has stopped: it waits for those that are silent.
+		errs := []error{n.streams.close(), stopped.Error()}
 		if n.machine.broken.Load() == nil {
 			errs = append(errs, n.disk.markClean(n.Applied()))
 		}

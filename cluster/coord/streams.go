@@ -42,6 +42,9 @@ func newStreams(ctx context.Context, id string, layer StreamLayer, log *slog.Log
 		Timeout:                 rpcTimeout,
 		Logger:                  hclogTo(log),
 		MsgpackUseNewTimeFormat: true,
+		// No pipeline: raft's waits for itself without end when a follower answers
+		// with a newer term while the next request is on its way.
+		MaxRPCsInFlight: 1,
 	})
 	return &streams{transport, func() error { return errors.Join(transport.Close(), w.Close()) }}
 }

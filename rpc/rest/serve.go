@@ -189,11 +189,24 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // not exist; changes see to that themselves (cluster), because they cannot
 // simply run twice.
 func (s *Server) handled(rt route, r *http.Request) (any, error) {
+	if err := s.awaitExpected(r); err != nil {
+		return nil, err
+	}
 	value, err := rt.handle(r)
 	if rt.method() == http.MethodGet && errors.Is(err, state.ErrNotFound) {
 		return afterBarrier(r.Context(), s, func() (any, error) { return rt.handle(r) }, err)
 	}
 	return value, err
+}
+
+// awaitExpected waits for the View when the caller has seen a newer one, on another
+// member: one that is behind must not say that an ETag is old because it is newer.
+func (s *Server) awaitExpected(r *http.Request) error {
+	expect, err := expected(r)
+	if err != nil || expect == 0 || expect <= s.cfg.View().Revision() {
+		return nil //nolint:nilerr // what is no ETag is the handler's to refuse
+	}
+	return s.cfg.Barrier(r.Context())
 }
 
 // afterBarrier looks again once the View is as new as the cluster's state. When

@@ -224,6 +224,30 @@ func TestNotFoundIsSaidOnlyAfterABarrier(t *testing.T) {
 	c.refused("GET /1.0/never", "", 503, "no leader")
 }
 
+// A client may have read from a member that is further than the one it writes to.
+func TestAnETagThatIsNewerThanTheViewIsWaitedFor(t *testing.T) {
+	cfg := bare()
+	cfg.View = newRealm(t).store.View
+	next := etag(cfg.View().Revision() + 1)
+	barriers := 0
+	var refused error
+	cfg.Barrier = func(context.Context) error { barriers++; return refused }
+	c := serveUnix(t, wrapped(t, cfg, map[string]route{"PUT /1.0/thing": {handle: answering(nil, nil)}}))
+	for _, row := range []struct {
+		tag  string
+		want int
+	}{{etag(cfg.View().Revision()), 0}, {"*", 0}, {"nonsense", 0}, {next, 1}} {
+		barriers = 0
+		if got := c.do("PUT /1.0/thing", "{}", "If-Match", row.tag); got.status != 200 || barriers != row.want {
+			t.Errorf("If-Match %s: %d %s after %d barriers; want 200 after %d", row.tag, got.status, got.Error, barriers, row.want)
+		}
+	}
+	refused = state.Errorf(state.ErrUnavailable, "not applied: no leader")
+	if got := c.do("PUT /1.0/thing", "{}", "If-Match", next); got.status != 503 {
+		t.Errorf("when nobody can say: %d; want 503", got.status)
+	}
+}
+
 func TestWebsockets(t *testing.T) {
 	refused := make(chan struct{}, 8)
 	hello := func(_ context.Context, conn *websocket.Conn) error {

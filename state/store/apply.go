@@ -129,6 +129,24 @@ func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx
 
 // guide returns the leader's ID, or "" when this member knows of none.
 func (s *Store) guide(ctx context.Context) string {
+	leader := s.findLeader(ctx)
+	if ctx.Err() == nil {
+		s.seen.Store(leader)
+	}
+	return leader
+}
+
+// LeaderSeen is the leader's ID as of the last look, a fraction of a second ago, or ""
+// when nobody was known to lead. Unlike Leader it asks nobody and so never waits.
+func (s *Store) LeaderSeen() string {
+	if s.writer.leading.Load() {
+		return s.node.address
+	}
+	seen, _ := s.seen.Load().(string)
+	return seen
+}
+
+func (s *Store) findLeader(ctx context.Context) string {
 	if s.writer.leading.Load() {
 		return s.node.address
 	}
@@ -143,12 +161,14 @@ func (s *Store) guide(ctx context.Context) string {
 	return s.askAround(ctx)
 }
 
-// askAround asks all other members at once and takes the first answer.
+// askAround asks all other members at once and takes the first answer, be it of the
+// own node, which may find out while another member is silent.
 func (s *Store) askAround(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	defer cancel()
 	others := s.cfg.Others()
 	answers := make(chan string, len(others))
 	for _, id := range others {
@@ -160,9 +180,17 @@ func (s *Store) askAround(ctx context.Context) string {
 			answers <- leader
 		})
 	}
-	for range others {
-		if leader := <-answers; leader != "" {
-			cancel()
+	look := time.NewTicker(2 * retryAfter)
+	defer look.Stop()
+	for waiting := len(others); waiting > 0; {
+		var leader string
+		select {
+		case leader = <-answers:
+			waiting--
+		case <-look.C:
+			leader, _ = s.node.leader(ctx) // it is looked again
+		}
+		if leader != "" {
 			return leader
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite"
@@ -73,6 +74,8 @@ type Store struct {
 	node   *node
 	hub    *hub
 	writer *writer
+	// seen is the leader's ID as of the last look, "" when nobody was known to lead.
+	seen atomic.Value
 
 	stop    context.CancelFunc
 	running sync.WaitGroup

@@ -310,7 +310,7 @@ func (m *Member) destroy() {
 		return
 	}
 	if m.t.Failed() {
-		m.t.Logf("the daemon's log:\n%s", tail(m.Log(), 25))
+		m.showLog()
 	}
 	for _, holder := range m.holders {
 		if holder.daemon == nil {
@@ -320,16 +320,7 @@ func (m *Member) destroy() {
 			m.t.Errorf("remove what the test made: %v", err)
 		}
 	}
-	if out, err := m.Command("musterd", "shutdown").CombinedOutput(); err != nil {
-		m.t.Errorf("musterd shutdown: %v\n%s", err, out)
-	}
-	select {
-	case <-m.done: //nolint:errcheck // how it ended is told by shutdown
-	case <-time.After(60 * time.Second):
-		m.t.Errorf("the daemon did not end within 60 s of shutdown")
-		_ = m.daemon.Process.Kill()
-		<-m.done //nolint:errcheck // it was killed, and is reported
-	}
+	m.end()
 	_ = m.log.Close()
 	if m.options.Disk != 0 {
 		if err := unix.Unmount(m.Dir, 0); err != nil {
@@ -341,6 +332,56 @@ func (m *Member) destroy() {
 	}
 	if err := os.RemoveAll(m.Dir); err != nil {
 		m.t.Errorf("remove the member's directory: %v", err)
+	}
+}
+
+// end shuts the daemon down. One that does not end shows what it waits for.
+func (m *Member) end() {
+	shutdown := m.Command("musterd", "shutdown")
+	var out bytes.Buffer
+	shutdown.Stdout, shutdown.Stderr = &out, &out
+	err := shutdown.Start()
+	if err == nil {
+		stop := time.AfterFunc(60*time.Second, func() { _ = shutdown.Process.Kill() })
+		err = shutdown.Wait()
+		stop.Stop()
+	}
+	if err != nil {
+		m.t.Errorf("musterd shutdown: %v\n%s", err, out.String())
+	}
+	select {
+	case <-m.done: //nolint:errcheck // how it ended is told by shutdown
+		return
+	case <-time.After(10 * time.Second):
+	}
+	_ = m.daemon.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-m.done: //nolint:errcheck // it was told to, and is reported
+	case <-time.After(5 * time.Second):
+		_ = m.daemon.Process.Kill()
+		<-m.done //nolint:errcheck // it was killed, and is reported
+	}
+	m.t.Errorf("the daemon did not end after its shutdown")
+	m.showLog()
+}
+
+// showLog shows what the daemon said, when the test has failed: how it crashed, if it
+// did, and its last words; all of it is put into the directory that MUSTER_LAB_LOGS
+// names.
+func (m *Member) showLog() {
+	log := m.Log()
+	for _, sign := range []string{"Assertion", "panic: ", "fatal error: ", "SIGABRT", "SIGSEGV"} {
+		if at := strings.Index(log, sign); at >= 0 {
+			start := strings.LastIndexByte(log[:at], '\n') + 1
+			m.t.Logf("the daemon crashed:\n%s", head(log[start:], 60))
+			break
+		}
+	}
+	m.t.Logf("the daemon's log:\n%s", tail(log, 25))
+	if dir := os.Getenv("MUSTER_LAB_LOGS"); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(m.Dir)+".log"), []byte(log), 0o600); err != nil {
+			m.t.Log(err)
+		}
 	}
 }
 
@@ -394,4 +435,9 @@ func Leftovers(dir string) []string {
 func tail(text string, lines int) string {
 	all := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+func head(text string, lines int) string {
+	all := strings.Split(text, "\n")
+	return strings.Join(all[:min(lines, len(all))], "\n")
 }
