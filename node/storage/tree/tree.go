@@ -395,3 +395,10 @@ func Remove(path string) error {
 	}
 	return nil
 }
+
+// OpenDir opens a directory by its name in an open one. A symbolic link is not
+// followed.
+func OpenDir(at int, name string) (int, error) { return openDir(at, name) }
+
+// List returns the names in an open directory that was not listed before.
+func List(dir int) ([]string, error) { return list(dir) }
