@@ -440,7 +440,7 @@ func (a *applier) endOfFile(payload []byte) error {
 // attributes changes the attributes of a file or directory.
 func (a *applier) attributes(e *Entry) error {
 	m := a.target.Files.get(e.Path)
-	if m == nil || m.Kind != e.Kind || e.Kind != KindFile && e.Kind != KindDir || e.Size != m.Size || e.Sum != m.Sum {
+	if m == nil || m.Kind != e.Kind || e.Kind != KindDir && (e.Kind != KindFile || e.Size != m.Size || e.Sum != m.Sum) {
 		return refused("%.100q has new attributes and is not there", e.Path)
 	}
 	if m.sameAttributes(e) {

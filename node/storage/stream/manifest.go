@@ -213,6 +213,31 @@ func (m *Manifest) whole() error {
 	return nil
 }
 
+// clone returns a copy with entries of its own.
+func (m *Manifest) clone() *Manifest {
+	c := &Manifest{root: m.root.clone(), links: map[string]map[string]bool{}}
+	for path, others := range m.links {
+		c.links[path] = maps.Clone(others)
+	}
+	return c
+}
+
+func (n *node) clone() node {
+	c := node{}
+	if n.entry != nil {
+		e := *n.entry
+		c.entry = &e
+	}
+	if n.kids != nil {
+		c.kids = make(map[string]*node, len(n.kids))
+		for name, kid := range n.kids {
+			k := kid.clone()
+			c.kids[name] = &k
+		}
+	}
+	return c
+}
+
 // Inherit prepares the manifest of one content for being that of the next. What
 // was changed last before a snapshot may have been changed again right after,
 // within the same tick of the file system's clock, so such times prove nothing.

@@ -120,12 +120,18 @@ func (s *Sender) Content(name, token string, src Source) error {
 // start chooses what the receiver begins the content with.
 func (s *Sender) start(name, token string) Content {
 	head := Content{Name: name, Token: token}
-	have := s.inv.find(name)
+	have, live := s.inv.find(name), s.inv.find(Live)
 	switch {
 	case have != nil && have.Files != nil:
 		head.Start, s.files = FromItself, have.Files
 		// Another snapshot of the same name has times of its own.
 		s.trust = have.Token == token
+	case live != nil && live.Complete && live.Files != nil:
+		// An earlier stream brought the volume, and the snapshot is newer: it
+		// is nearer to the volume as it was than to any other snapshot.
+		head.Start, head.From, s.files = FromContent, Live, live.Files.clone()
+		s.files.Inherit()
+		s.trust = true
 	case s.prev != nil && s.files != nil:
 		head.Start, head.From = FromContent, *s.prev
 		s.files.Inherit()
@@ -285,6 +291,9 @@ func (s *Sender) special(dir int, name, path string, st *unix.Stat_t) error {
 	switch kind {
 	case KindSymlink:
 		n, err := unix.Readlinkat(dir, name, s.value)
+		if errors.Is(err, unix.EINVAL) {
+			err = unix.ENXIO // something else took the name
+		}
 		if err != nil {
 			return fmt.Errorf("read %q: %w", path, err)
 		}

@@ -184,6 +184,9 @@ func (c *copier) subdir(from, to int, name, path string) error {
 
 func (c *copier) symlink(from, to int, name, path string, st *unix.Stat_t) error {
 	n, err := unix.Readlinkat(from, name, c.value)
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.ENXIO // no link any more
+	}
 	if err != nil {
 		return vanished(path, err)
 	}
