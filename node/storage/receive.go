@@ -27,10 +27,8 @@ func (p *Pool) Inventory(ctx context.Context, vol Volume, base string, w io.Writ
 		return err
 	}
 	defer unlock()
-	if base != "" {
-		if err := checkFingerprint(base); err != nil {
-			return err
-		}
+	if checkFingerprint(base) != nil {
+		base = "" // a hint; without it more is sent
 	}
 	in, err := p.openIncoming(vol)
 	if err != nil {

@@ -440,3 +440,92 @@ func TestAbandon(t *testing.T) {
 		}
 	})
 }
+
+// The receiver dies at any moment. The next daemon keeps what arrived of a
+// volume that is wanted, goes on with it, and removes it when it is not.
+func TestKilledWhileReceiving(t *testing.T) {
+	needsRoot(t)
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			ctx := t.Context()
+			from, dir := newPool(t, "dir"), scratch(t)
+			to := createIn(t, dir, driver, smallConfig(driver))
+			c1 := travelled(t, from)
+			noError(t, inVolume(t, from, c1, func(root string) error {
+				for i := range 60 {
+					if err := os.WriteFile(filepath.Join(root, "home", fmt.Sprint(i)), bytes.Repeat([]byte{byte(i + 1)}, 300_000), 0o600); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+			s := *seed
+			if s == 0 {
+				s = uint64(time.Now().UnixNano())
+			}
+			t.Logf("seed %d", s)
+			r := rand.New(rand.NewPCG(s, 6))
+			p := pair{from: from, to: to, vol: c1, snapshots: []string{"s1", "s2"}}
+			file := filepath.Join(scratch(t), "stream")
+			var sizes []int
+			for range 10 {
+				var inventory, data bytes.Buffer
+				noError(t, p.to.Inventory(ctx, c1, "", &inventory))
+				_, err := from.Send(ctx, c1, p.snapshots, &inventory, &data)
+				noError(t, err)
+				sizes = append(sizes, data.Len())
+				noError(t, os.WriteFile(file, data.Bytes(), 0o600))
+				killed(t, strings.Join([]string{"receive", driver, dir, file}, "|"), time.Duration(r.IntN(60_000))*time.Microsecond)
+				p.to = poolIn(t, dir, driver, smallConfig(driver))
+				noError(t, p.to.Mount(ctx))
+				report, err := p.to.Reconcile(ctx, storage.Known{Incoming: []storage.Volume{c1}})
+				noError(t, err)
+				if len(report.Strangers) > 0 {
+					t.Errorf("these are there before they were committed: %v", report.Strangers)
+				}
+			}
+			t.Logf("the streams were of %v bytes", sizes)
+			p.send(t)
+			p.arrived(t)
+			noError(t, p.to.DeleteVolume(ctx, c1))
+
+			pair{from: from, to: p.to, vol: c1, snapshots: p.snapshots, cut: 1 << 20}.run(ctx)
+			if !p.to.Arriving(c1) {
+				t.Error("nothing is arriving")
+			}
+			report, err := p.to.Reconcile(ctx, storage.Known{})
+			noError(t, err)
+			if p.to.Arriving(c1) || len(report.Removed) == 0 {
+				t.Errorf("what nobody wants is kept; removed: %v", report.Removed)
+			}
+			nothingLeft(t, p.to)
+		})
+	}
+}
+
+// After the machine went down nothing is believed that was not on disk for
+// sure: the files of unfinished contents are looked at.
+func TestReceivingGoesOnAfterABoot(t *testing.T) {
+	everyDriver(t, func(t *testing.T, to *storage.Pool) {
+		from := newPool(t, "dir")
+		c1 := travelled(t, from)
+		noError(t, inVolume(t, from, c1, func(root string) error {
+			return os.WriteFile(filepath.Join(root, "zlast"), bytes.Repeat([]byte("0123456789"), 500_000), 0o600)
+		}))
+		p := pair{from: from, to: to, vol: c1, snapshots: []string{"s1", "s2"}, cut: 5 << 20}
+		_, sending, _ := p.run(t.Context())
+		if !errors.Is(sending, errCut) {
+			t.Fatalf("send: %v, want a cut", sending)
+		}
+		notes := filepath.Join(rootOf(t, to), "incoming", "container-c1", "notes.json")
+		data, err := os.ReadFile(notes)
+		noError(t, err)
+		before, rest, _ := strings.Cut(string(data), `"boot":"`)
+		noError(t, os.WriteFile(notes, []byte(before+`"boot":"x`+rest), 0o600))
+		p.cut = 0
+		last := p.send(t)
+		t.Logf("after the boot %+v", last)
+		p.arrived(t)
+		nothingLeft(t, to)
+	})
+}
