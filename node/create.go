@@ -122,6 +122,10 @@ func (n *Node) Delete(ctx context.Context, inst Instance) error {
 	if err != nil {
 		return err
 	}
+	// One that was still on its way here goes too.
+	if err := pool.Abandon(ctx, volume); err != nil {
+		return err
+	}
 	if err := pool.DeleteVolume(ctx, volume); err != nil {
 		return err
 	}

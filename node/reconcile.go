@@ -16,6 +16,9 @@ type Known struct {
 	Instances []Instance
 	// Snapshots are the names of the instances' snapshots, by host name.
 	Snapshots map[string][]string
+	// Incoming are the instances that are still expected from another member:
+	// what came of their root file systems is kept.
+	Incoming []Instance
 	// Images are the fingerprints whose files are recorded as being here.
 	Images []string
 }
@@ -86,6 +89,11 @@ func (n *Node) reconcilePool(ctx context.Context, pool state.Pool, known Known, 
 		should.Volumes[volume] = known.Snapshots[inst.HostName()]
 		if _, runs := found.Running[inst.HostName()]; runs {
 			should.Running = append(should.Running, volume)
+		}
+	}
+	for _, inst := range known.Incoming {
+		if name, err := inst.Pool(); err == nil && name == pool.Name {
+			should.Incoming = append(should.Incoming, storage.Instance(inst.HostName()))
 		}
 	}
 	report, err := opened.Reconcile(ctx, should)

@@ -2,10 +2,13 @@ package storage_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"muster/node/storage"
 )
@@ -25,7 +28,10 @@ func forest(_ context.Context, dir string) error {
 			}
 		}
 	}
-	return nil
+	// The times of an image's files come with the image.
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Chtimes(path, time.Unix(1e9, 0), time.Unix(1e9, 0)))
+	})
 }
 
 // BenchmarkDriver measures what node waits for, on an image of 206 MB.
@@ -126,4 +132,62 @@ func fill200(b *testing.B, p *storage.Pool, v storage.Volume) {
 		return nil
 	}))
 	noError(b, p.UnmountVolume(b.Context(), v))
+}
+
+// BenchmarkSend measures moving an image's 206 MB in 8,000 files, and 256 MB in
+// one, from pool to pool of one machine: the bytes of files per second.
+func BenchmarkSend(b *testing.B) {
+	for _, from := range drivers {
+		for _, to := range drivers {
+			b.Run(from+" to "+to, func(b *testing.B) { benchmarkSend(b, from, to) })
+		}
+	}
+}
+
+func benchmarkSend(b *testing.B, from, to string) {
+	needsRoot(b)
+	large := func(driver string) *storage.Pool {
+		config := smallConfig(driver)
+		if config != nil {
+			config["size"] = "8GiB"
+		}
+		return createIn(b, scratch(b), driver, config)
+	}
+	source, target := large(from), large(to)
+	ctx := b.Context()
+	noError(b, source.EnsureImage(ctx, fingerprint(1), forest))
+	many, one := storage.Instance("many"), storage.Custom("one")
+	noError(b, source.CreateFromImage(ctx, many, fingerprint(1)))
+	noError(b, source.CreateEmpty(ctx, one))
+	noError(b, inVolume(b, source, one, func(root string) error {
+		data := make([]byte, 256<<20)
+		r := rand.NewChaCha8([32]byte{2})
+		_, _ = r.Read(data) // never fails
+		return os.WriteFile(filepath.Join(root, "file"), data, 0o600)
+	}))
+	whole := func(name string, vol storage.Volume, base string, bytes int64) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(bytes)
+			for b.Loop() {
+				p := pair{from: source, to: target, vol: vol, base: base}
+				p.send(b)
+				b.StopTimer()
+				noError(b, target.Abandon(ctx, vol))
+				b.StartTimer()
+			}
+		})
+	}
+	whole("one large file", one, "", 256<<20)
+	whole("many files", many, "", 8000*26_000)
+	noError(b, target.EnsureImage(ctx, fingerprint(1), forest))
+	whole("many files of an image that is there", many, fingerprint(1), 8000*26_000)
+	p := pair{from: source, to: target, vol: many}
+	p.send(b)
+	b.Run("many files once more", func(b *testing.B) {
+		b.SetBytes(8000 * 26_000)
+		for b.Loop() {
+			p.send(b)
+		}
+	})
+	noError(b, target.Abandon(ctx, many))
 }

@@ -21,7 +21,8 @@ import (
 )
 
 // childEnv tells a copy of the test program to be the victim of a crash test:
-// "work <driver> <directory> <seed> <volumes>" or "create <driver> <directory>".
+// "work <driver> <directory> <seed> <volumes>", "create <driver> <directory>" or
+// "receive <driver> <directory> <file>".
 const childEnv = "MUSTER_STORAGE_CHILD"
 
 // A crash test's parent and child keep the same books: the value written to
@@ -175,6 +176,14 @@ func child(run string) {
 		select {}
 	}
 	fail(p.Mount(ctx))
+	if args[0] == "receive" {
+		f, err := os.Open(args[3])
+		fail(err)
+		_, err = p.Receive(ctx, storage.Instance("c1"), f)
+		fail(err)
+		fmt.Println("received")
+		select {}
+	}
 	seed, err := strconv.ParseUint(args[3], 10, 64)
 	fail(err)
 	r := rand.New(rand.NewPCG(seed, 2))

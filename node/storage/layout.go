@@ -25,6 +25,7 @@ import (
 //	custom/<name>/…                    the same for custom volumes
 //	layers/<id>/{diff,work}            overlay's layers
 //	staging/<random>                   what is being made
+//	incoming/<type>-<name>             a volume that comes from another member
 //	trash/<random>                     what is being removed
 //	mounts/…/rootfs                    where volumes are mounted
 //	mounts/idmaps/<random>             passing mounts of layers with other ids
@@ -42,6 +43,7 @@ const (
 	dirInstance = "containers"
 	dirLayers   = "layers"
 	dirStaging  = "staging"
+	dirIncoming = "incoming"
 	dirTrash    = "trash"
 	dirMounts   = "mounts"
 	dirOther    = "other"  // in mounts
@@ -61,7 +63,7 @@ const (
 // and set-uid bits on disk, which must not work for the host's users.
 var poolDirs = map[string]fs.FileMode{
 	dirImages: 0o700, dirCustom: 0o700, dirInstance: 0o700, dirLayers: 0o700,
-	dirStaging: 0o700, dirTrash: 0o700, dirMounts: 0o711,
+	dirStaging: 0o700, dirIncoming: 0o700, dirTrash: 0o700, dirMounts: 0o711,
 }
 
 // maxName leaves room in a directory entry for what we append to names.

@@ -290,6 +290,12 @@ func (p *Pool) quiesce(ctx context.Context, vol Volume) error {
 	return nil
 }
 
+// plain reports whether the volume is a plain directory, a copy of which is a
+// copy of every file.
+func (p *Pool) plain(vol Volume) bool {
+	return p.driverName == driverDir || p.driverName == driverOverlay && vol.Type == state.VolumeCustom
+}
+
 // ViewVolume calls use with a read-only mount of the volume or snapshot in
 // which owners are as the container sees them (root is 0): what publishing and
 // exporting read. A volume in use is seen as a snapshot taken now.
@@ -302,11 +308,13 @@ func (p *Pool) ViewVolume(ctx context.Context, vol Volume, use func(Mounted) err
 		return err
 	}
 	defer unlock()
-	return p.viewLocked(ctx, vol, use)
+	return p.viewLocked(ctx, vol, false, use)
 }
 
 // viewLocked is ViewVolume for a caller that holds the volume for reading.
-func (p *Pool) viewLocked(ctx context.Context, vol Volume, use func(Mounted) error) error {
+// inPlace shows the volume itself, which may change meanwhile, where the driver
+// would have to copy every file to show one moment.
+func (p *Pool) viewLocked(ctx context.Context, vol Volume, inPlace bool, use func(Mounted) error) error {
 	if err := p.need(vol); err != nil {
 		return err
 	}
@@ -320,7 +328,7 @@ func (p *Pool) viewLocked(ctx context.Context, vol Volume, use func(Mounted) err
 	if err != nil {
 		return p.fault(err, "view %s", vol)
 	}
-	if vol.Snapshot == "" && (mounted || p.drv.instant()) {
+	if vol.Snapshot == "" && (mounted || p.drv.instant()) && (!inPlace || !p.plain(vol)) {
 		content = filepath.Join(stage, nameLive)
 		if err := p.deriveVolume(ctx, vol, content); err != nil {
 			return p.fault(err, "view %s", vol)

@@ -44,7 +44,7 @@ func (d *overlayDriver) load(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.refs, d.sizes = map[string]int{}, map[string]int64{}
-	for _, dir := range []string{dirInstance, dirStaging, dirTrash} {
+	for _, dir := range []string{dirInstance, dirStaging, dirIncoming, dirTrash} {
 		if err := d.count(ctx, d.pool.in(dir)); err != nil {
 			return err
 		}

@@ -440,7 +440,7 @@ func (p *Pool) own() error {
 func (p *Pool) empty(ctx context.Context) error {
 	for name := range poolDirs {
 		dir := p.in(name)
-		if name == dirImages || name == dirStaging || name == dirTrash {
+		if name == dirImages || name == dirStaging || name == dirIncoming || name == dirTrash {
 			contents, err := subdirs(dir)
 			if err != nil {
 				return err

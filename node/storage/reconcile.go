@@ -81,13 +81,20 @@ func (p *Pool) reconcileMounts(ctx context.Context, known Known, report *Report)
 }
 
 // reconcileLeftovers removes what was being made or removed.
-func (p *Pool) reconcileLeftovers(ctx context.Context, _ Known, report *Report) error {
-	for _, folder := range []string{dirStaging, dirTrash} {
+func (p *Pool) reconcileLeftovers(ctx context.Context, known Known, report *Report) error {
+	wanted := map[string]bool{}
+	for _, v := range known.Incoming {
+		wanted[p.incomingDir(v)] = true
+	}
+	for _, folder := range []string{dirStaging, dirIncoming, dirTrash} {
 		names, err := subdirs(p.in(folder))
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
+			if wanted[p.in(folder, name)] {
+				continue
+			}
 			if err := p.discard(ctx, p.in(folder, name)); err != nil {
 				return err
 			}

@@ -127,6 +127,9 @@ type Known struct {
 	// Running are the volumes that a running container or another process
 	// that outlived the daemon uses now: they keep their mounts.
 	Running []Volume
+	// Incoming are the volumes that are still expected from another member:
+	// what came of them is kept, to go on with. What came of others goes.
+	Incoming []Volume
 	// Images are the fingerprints that the member should keep unpacked;
 	// nil keeps every one.
 	Images []string

@@ -185,7 +185,7 @@ func (p *Pool) take(ctx context.Context, from *Pool, src Volume, path string) er
 	if from == p {
 		return p.deriveVolume(ctx, src, path)
 	}
-	return from.viewLocked(ctx, src, func(m Mounted) error {
+	return from.viewLocked(ctx, src, false, func(m Mounted) error {
 		return p.fill(ctx, path, src.Type, func(ctx context.Context, dir string) error {
 			if err := copyMeta(ctx, m.Dir, dir); err != nil {
 				return err

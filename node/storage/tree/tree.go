@@ -184,6 +184,9 @@ func (c *copier) subdir(from, to int, name, path string) error {
 
 func (c *copier) symlink(from, to int, name, path string, st *unix.Stat_t) error {
 	n, err := unix.Readlinkat(from, name, c.value)
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.ENXIO // no link any more
+	}
 	if err != nil {
 		return vanished(path, err)
 	}
@@ -395,3 +398,10 @@ func Remove(path string) error {
 	}
 	return nil
 }
+
+// OpenDir opens a directory by its name in an open one. A symbolic link is not
+// followed.
+func OpenDir(at int, name string) (int, error) { return openDir(at, name) }
+
+// List returns the names in an open directory that was not listed before.
+func List(dir int) ([]string, error) { return list(dir) }
