@@ -83,6 +83,10 @@ type createPlan struct {
 	node     node.Instance
 	source   node.Source
 	command  store.CreateInstance
+	// from is the member that hosts the source of a copy when it is another, fromRuns
+	// says that it runs.
+	from     string
+	fromRuns bool
 	// snapshots are recorded with a copy.
 	snapshots []*state.Snapshot
 	event     string
@@ -205,7 +209,7 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 		return errBusy(from)
 	}
 	if spec.here != "" && from.Location != spec.here {
-		return state.Errorf(state.ErrInvalid, "instance %q is on member %q: a copy is made there; leave out ?target= (--target)", from.Name, from.Location)
+		p.from, p.fromRuns = from.Location, from.Status != state.StatusStopped
 	}
 	config, devices, profiles, ephemeral := from.Config, from.Devices, from.Profiles, from.Ephemeral
 	architecture, description := from.Architecture, from.Description
@@ -292,7 +296,7 @@ func (c *Cluster) create(ctx context.Context, plan *createPlan, op *Operation) e
 		return err
 	}
 	defer release()
-	if plan.source.Copy != nil {
+	if plan.source.Copy != nil && plan.from == "" {
 		// The source must hold still while it is copied.
 		from := plan.source.Copy.From
 		releaseSource, err := c.locks.acquire(ctx, "instance "+from.HostName(), "copy")
@@ -311,7 +315,13 @@ func (c *Cluster) create(ctx context.Context, plan *createPlan, op *Operation) e
 			return err
 		}
 	}
-	volatile, err := c.node.Create(ctx, plan.node, plan.source, func(stage string, done, _ int64) {
+	make := c.node.Create
+	if plan.from != "" {
+		make = func(ctx context.Context, _ node.Instance, _ node.Source, _ node.Progress) (state.Config, error) {
+			return c.copyFromElsewhere(ctx, plan)
+		}
+	}
+	volatile, err := make(ctx, plan.node, plan.source, func(stage string, done, _ int64) {
 		op.UpdateMetadata(map[string]any{"create_instance_from_image_unpack_progress": fmt.Sprintf("%s: %d MB", capital(stage), done>>20)})
 	})
 	if err != nil {

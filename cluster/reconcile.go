@@ -37,6 +37,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			known.Images = append(known.Images, image.Fingerprint)
 		}
 	}
+	known.Incoming = c.arriving(view)
 	found, err := c.node.Reconcile(ctx, known)
 	if err != nil {
 		return err
@@ -129,6 +130,8 @@ func (c *Cluster) resume(ctx context.Context, intent *state.Intent) error {
 		return c.resumeSnapshot(ctx, intent)
 	case store.SubjectNetwork:
 		return c.resumeNetwork(ctx, intent)
+	case store.SubjectLeftover:
+		return c.resumeLeftover(ctx, intent)
 	case store.SubjectImage:
 		return c.apply(ctx, store.End{ID: intent.ID})
 	}
@@ -169,6 +172,8 @@ func (c *Cluster) resumeInstance(ctx context.Context, intent *state.Intent) erro
 		return c.record(ctx, &renamed, "", volatile, "")
 	case "restore":
 		return c.resumeRestore(ctx, inst, expanded, intent)
+	case kindMove:
+		return c.resumeMove(ctx, inst, intent)
 	}
 	return c.apply(ctx, store.End{ID: intent.ID})
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 
+	"muster/node/image"
 	"muster/node/storage/stream"
+	"muster/state"
 )
 
 // An instance's root file system moves in two halves, one on each machine: the
@@ -58,6 +60,17 @@ func (n *Node) Arrived(ctx context.Context, inst Instance) error {
 		return err
 	}
 	return n.applyRootSize(ctx, inst, pool, volume)
+}
+
+// Copied is Arrived for an instance that is a copy of one on another machine. It returns
+// the volatile keys to record.
+func (n *Node) Copied(ctx context.Context, inst Instance) (state.Config, error) {
+	if err := n.Arrived(ctx, inst); err != nil {
+		return nil, err
+	}
+	volatile := n.hwaddrs(inst)
+	volatile[applyTemplate] = string(image.TriggerCopy)
+	return volatile, nil
 }
 
 // Abandon removes what was received of an instance that is not to come after

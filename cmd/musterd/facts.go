@@ -16,7 +16,7 @@ import (
 // restConfig gives the REST server what it serves.
 func (m *member) restConfig(group int) rest.Config {
 	return rest.Config{
-		Log: m.log, View: m.store.View, Barrier: m.barrier, Placement: placement{m}, Group: group,
+		Log: m.log, View: m.store.View, Barrier: m.barrier, WaitRevision: m.store.WaitRevision, Placement: placement{m}, Group: group,
 		Host: rest.Host{
 			Name:        func() string { return m.cluster.Self() },
 			Clustered:   m.cluster.Clustered,
@@ -36,7 +36,7 @@ func (m *member) restConfig(group int) rest.Config {
 			KernelFeatures: kernelFeatures(),
 		},
 		Settings: m.cluster, Events: m.events, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
-		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster,
+		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster, Transfers: m.cluster,
 		Networks: m.cluster, Pools: m.cluster, Daemon: m, Members: m.cluster, Peers: m.peers,
 	}
 }

@@ -24,18 +24,12 @@ func (r remote) caller() rest.Caller {
 	return rest.Caller{Trust: rest.Full, Protocol: "peer", Name: r.m.cluster.Self()}
 }
 
-func (r remote) send(ctx context.Context, member, method, path string, body any, header http.Header) (*http.Response, error) {
-	content := []byte(nil)
-	if body != nil {
-		var err error
-		if content, err = json.Marshal(body); err != nil {
-			return nil, err
-		}
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+member+path, bytes.NewReader(content))
+func (r remote) send(ctx context.Context, member, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+member+path, body)
 	if err != nil {
 		return nil, err
 	}
+	request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(r.m.store.View().Revision()), 10))
 	for key, values := range header {
 		request.Header[key] = values
 	}
@@ -44,7 +38,14 @@ func (r remote) send(ctx context.Context, member, method, path string, body any,
 
 // Request implements cluster.Remote.
 func (r remote) Request(ctx context.Context, member, method, path string, body, answer any) error {
-	response, err := r.send(ctx, member, method, path, body, nil)
+	content := []byte(nil)
+	if body != nil {
+		var err error
+		if content, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	response, err := r.send(ctx, member, method, path, bytes.NewReader(content), nil)
 	if err != nil {
 		return state.Errorf(state.ErrUnavailable, "member %q: %w", member, err)
 	}
@@ -60,6 +61,22 @@ func (r remote) Request(ctx context.Context, member, method, path string, body, 
 		return nil
 	}
 	return json.Unmarshal(envelope.Metadata, answer)
+}
+
+// Exchange implements cluster.Remote.
+func (r remote) Exchange(ctx context.Context, member, path string, body io.Reader) (io.ReadCloser, error) {
+	response, err := r.send(ctx, member, http.MethodPost, path, body, nil)
+	if err != nil {
+		return nil, state.Errorf(state.ErrUnavailable, "member %q: %w", member, err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, nil
+	}
+	defer response.Body.Close()
+	if _, err := envelopeOf(response); err != nil {
+		return nil, fmt.Errorf("member %q: %w", member, err)
+	}
+	return nil, fmt.Errorf("member %q answered %s, which is no stream", member, response.Status)
 }
 
 // await waits for an operation of another member, which every member can see.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"strconv"
+	"time"
 
 	"muster/state"
 )
@@ -157,6 +159,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", member
 			p.Out.Host = p.In.Host
+			p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(s.cfg.View().Revision()), 10))
 		},
 		FlushInterval: -1, // answers may be streams
 		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
@@ -168,12 +171,33 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 	return nil
 }
 
+// RevisionHeader is what a member that asks another knows of the state: the answer is
+// made by a View that knows as much.
+const RevisionHeader = "Muster-Revision"
+
+// catchUp is how long a View may take to know what another member does.
+const catchUp = 5 * time.Second
+
 // ServePeer answers a request that another member received from caller and
 // forwarded. It answers from this member and never forwards again, so a stale
 // map of owners fails instead of looping.
 func (s *Server) ServePeer(w http.ResponseWriter, r *http.Request, caller Caller) {
+	if err := s.caughtUp(r); err != nil {
+		Refuse(w, err)
+		return
+	}
 	ctx := context.WithValue(WithCaller(r.Context(), caller), forwardedKey{}, true)
 	s.ServeHTTP(w, r.WithContext(ctx))
+}
+
+func (s *Server) caughtUp(r *http.Request) error {
+	known, err := strconv.ParseInt(r.Header.Get(RevisionHeader), 10, 64)
+	if err != nil || s.cfg.WaitRevision == nil {
+		return nil //nolint:nilerr // who does not say takes what there is
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), catchUp)
+	defer cancel()
+	return s.cfg.WaitRevision(ctx, state.Revision(known))
 }
 
 type forwardedKey struct{}

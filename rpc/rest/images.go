@@ -256,8 +256,8 @@ func (x images) place(r *http.Request, body []byte) (string, func(), error) {
 
 // part sends one file of an image.
 func (x images) part(r *http.Request) (any, error) {
-	if !forwarded(r.Context()) {
-		return nil, state.Errorf(state.ErrForbidden, "not authorized: this is for the members of the cluster")
+	if err := fromMember(r); err != nil {
+		return nil, err
 	}
 	parts, err := x.store.ImageFiles(r.Context(), r.PathValue("fingerprint"))
 	if err != nil {

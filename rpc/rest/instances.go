@@ -29,6 +29,8 @@ type InstanceStore interface {
 	UpdateInstance(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) error
 	UpdateInstanceLater(ctx context.Context, project, name string, change cluster.InstanceChange, expect state.Revision) (cluster.OperationInfo, error)
 	RenameInstance(ctx context.Context, project, name, newName string) (cluster.OperationInfo, error)
+	// MoveInstance brings the instance to another member.
+	MoveInstance(ctx context.Context, project, name, target, newName string) (cluster.OperationInfo, error)
 	DeleteInstance(ctx context.Context, project, name string) (cluster.OperationInfo, error)
 	ChangeState(ctx context.Context, project, name string, change cluster.StateChange) (cluster.OperationInfo, error)
 	ChangeAllStates(ctx context.Context, project string, change cluster.StateChange) (cluster.OperationInfo, error)
@@ -91,7 +93,9 @@ func (x instances) routes() []route {
 		},
 		{
 			pattern: "POST /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.rename,
-			summary: "Rename an instance", body: api.InstancePost{}, returns: api.Operation{}, async: true, query: project,
+			summary: "Rename an instance, or move it to another member", body: api.InstancePost{}, returns: api.Operation{}, async: true,
+			query:     []parameter{projectParameter, targetParameter},
+			announces: []string{"cluster_internal_copy"},
 		},
 		{
 			pattern: "DELETE /1.0/instances/{name}", access: trusted, on: instanceOwner, handle: x.delete,
@@ -573,12 +577,19 @@ func (x instances) rename(r *http.Request) (any, error) {
 		return nil, err
 	}
 	switch {
-	case req.Migration:
-		return nil, state.Errorf(state.ErrInvalid, "migration is not supported: rename without it, or publish and import an image")
+	case req.Migration && r.URL.Query().Get("target") == "":
+		return nil, state.Errorf(state.ErrInvalid, "migration to another server is not supported: publish the instance and import the image there, or name a member of this cluster with ?target= (--target)")
 	case req.Pool != "" || req.Project != "":
 		return nil, state.Errorf(state.ErrInvalid, "an instance can't be moved to another pool or project: copy it there and delete this one")
-	case req.Name == "":
+	case req.Name == "" && r.URL.Query().Get("target") == "":
 		return nil, state.Errorf(state.ErrInvalid, "\"name\" is missing: give the new name")
+	}
+	if target := r.URL.Query().Get("target"); target != "" {
+		op, err := x.store.MoveInstance(r.Context(), projectName(r), r.PathValue("name"), target, req.Name)
+		if err != nil {
+			return nil, err
+		}
+		return started(op), nil
 	}
 	op, err := x.store.RenameInstance(r.Context(), projectName(r), r.PathValue("name"), req.Name)
 	if err != nil {

@@ -88,8 +88,8 @@ func (x internal) ready(r *http.Request) (any, error) {
 }
 
 func (x internal) leave(r *http.Request) (any, error) {
-	if !forwarded(r.Context()) {
-		return nil, state.Errorf(state.ErrForbidden, "not authorized: this is for the members of the cluster")
+	if err := fromMember(r); err != nil {
+		return nil, err
 	}
 	return nil, x.daemon.Leave(r.Context())
 }

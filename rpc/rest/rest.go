@@ -31,6 +31,8 @@ type Config struct {
 	// Barrier returns once View shows everything that was committed anywhere
 	// before the call; nil means that it always does.
 	Barrier func(context.Context) error
+	// WaitRevision returns once View shows the revision; nil means that it always does.
+	WaitRevision func(context.Context, state.Revision) error
 	// Host is what GET /1.0 tells of this member.
 	Host Host
 	// Placement says which member owns a thing; nil means that this member
@@ -56,6 +58,7 @@ type Config struct {
 	Execs        ExecStore
 	Files        FileStore
 	Images       ImageStore
+	Transfers    TransferStore
 	Networks     NetworkStore
 	Pools        PoolStore
 	// Members needs Daemon too.

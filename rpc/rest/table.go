@@ -36,6 +36,9 @@ func table(cfg Config) []route {
 		add(images{view, cfg.Images, cfg.Placement}.routes())
 		add(aliases{view, cfg.Images}.routes())
 	}
+	if cfg.Transfers != nil {
+		add(transfers{cfg.Transfers}.routes())
+	}
 	if cfg.Networks != nil {
 		add(networks{view, cfg.Networks, cfg.Host}.routes())
 	}

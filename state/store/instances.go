@@ -96,7 +96,11 @@ type MoveInstance struct {
 	Location string
 	// IntentID, when not empty, is the intent that ends with this command.
 	IntentID string
-	Hint     Hint
+	// ArrivedID, when not empty, is the new host's intent to remove what it has of the
+	// instance, which ends. Left, when not nil, is the old one's, which opens.
+	ArrivedID string
+	Left      *state.Intent
+	Hint      Hint
 }
 
 // RenameInstance gives an instance another name, also in its snapshots and its
@@ -366,7 +370,15 @@ func (c MoveInstance) apply(ctx context.Context, t *tx) error {
 		}
 	}
 	t.record(KindInstance, i, c.Hint, "instance-migrated")
-	return nil
+	if c.ArrivedID != "" {
+		if err := (End{ID: c.ArrivedID, Hint: silent}).apply(ctx, t); err != nil {
+			return err
+		}
+	}
+	if c.Left == nil {
+		return nil
+	}
+	return t.open(ctx, subject{SubjectLeftover, c.Left.Project, c.Left.Name}, *c.Left, "")
 }
 
 func (RenameInstance) name() string { return "rename-instance" }

@@ -17,6 +17,9 @@ const (
 	SubjectNetwork  = "network"
 	SubjectPool     = "pool"
 	SubjectVolume   = "volume"
+	// SubjectLeftover is what a member has of an instance that is on another; its name
+	// is "instance/member".
+	SubjectLeftover = "leftover"
 )
 
 // Begin opens an intent and marks its subject busy: ErrConflict saying with what
@@ -119,5 +122,6 @@ var busyMarks = map[string]func(ctx context.Context, t *tx, s subject, kind stri
 		return t.saveNetwork(ctx, n, n.Name, hint, "")
 	},
 	// A volume shows nothing; whoever works with it asks for its intent.
-	SubjectVolume: func(context.Context, *tx, subject, string, Hint) error { return nil },
+	SubjectVolume:   func(context.Context, *tx, subject, string, Hint) error { return nil },
+	SubjectLeftover: func(context.Context, *tx, subject, string, Hint) error { return nil },
 }
