@@ -128,7 +128,7 @@ func TestMove(t *testing.T) {
 				if err != nil || answer.Code != http.StatusAccepted {
 					t.Fatalf("the move does not begin: %d %q, %v", answer.Code, answer.Error, err)
 				}
-				time.Sleep(time.Duration(40+130*round) * time.Millisecond)
+				time.Sleep(time.Duration(60+300*round) * time.Millisecond)
 				victim.Kill()
 				status(t, second, []string{"m1 Online", "m1 Offline"}[i], "m2 Online", []string{"m3 Offline", "m3 Online"}[i])
 				victim.Up()
