@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -42,7 +43,10 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 		return OperationInfo{}, err
 	}
 	// The operation that shows a token is in the one log, the token in the other.
-	if err := errors.Join(c.store.Barrier(ctx), c.cfg.Coord.Barrier(ctx)); err != nil {
+	if err := c.store.Barrier(ctx); err != nil {
+		return OperationInfo{}, err
+	}
+	if err := c.cfg.Coord.Barrier(ctx); err != nil {
 		return OperationInfo{}, err
 	}
 	view := c.store.View()
@@ -171,6 +175,24 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address})
 	}
 	return answer, nil
+}
+
+// Membership reports whether the holder of a member's certificate, in DER form, is a
+// member still, as of now anywhere in the cluster. Who shows no certificate of this
+// cluster's authority is told nothing (state.ErrForbidden).
+func (c *Cluster) Membership(ctx context.Context, certificate []byte) (bool, error) {
+	leaf, err := x509.ParseCertificate(certificate)
+	if err == nil {
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: c.cfg.Identity.Authorities(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	}
+	if err != nil || pki.MemberOf(leaf) == "" {
+		return false, state.Errorf(state.ErrForbidden, "not authorized: this is for servers that are or were members of this cluster")
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return false, err
+	}
+	m, err := c.store.View().MemberByID(pki.MemberOf(leaf))
+	return err == nil && m.Config[store.LostKey] == "", nil
 }
 
 // checkJoinConfig refuses configuration for pools and networks that do not exist, or

@@ -148,7 +148,7 @@ func (c *Cluster) decide(ctx context.Context) error {
 	members := c.cfg.Coord.Members()
 	leaving := map[string]bool{}
 	for _, m := range view.Members() {
-		leaving[m.ID] = m.Config[store.LeavingKey] != ""
+		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
 	}
 	wanted := map[string]bool{}
 	for id, role := range decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby)) {

@@ -40,6 +40,11 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 	}
 	before, after := view.Setting(self, "core.https_address"), config["core.https_address"]
 	moved := before != after && c.cfg.Listen != nil
+	if moved && c.Clustered() {
+		if err := usable(after); err != nil {
+			return err
+		}
+	}
 	if moved {
 		if err := c.cfg.Listen(ctx, after); err != nil {
 			return fmt.Errorf("core.https_address: %w", err)

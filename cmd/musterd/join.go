@@ -187,10 +187,21 @@ func dropLogs(dir string) error {
 	return nil
 }
 
+// lobbyAfter is how long a start may take before the local socket says what it waits for.
+const lobbyAfter = 2 * time.Second
+
+var errWaiting = state.Errorf(state.ErrUnavailable, "this member waits for the others: most of the cluster's database members must be up (\"musterd cluster list-database\" shows them once this daemon is stopped; if they are gone for good, \"musterd cluster recover-from-quorum-loss\")")
+
 // awaitMembership returns once this member sees itself in the state plane: most of
 // the database's members are up, and the cluster's leaders have let this one in.
 func (m *member) awaitMembership(ctx context.Context) error {
-	told := time.Now()
+	began, told := time.Now(), time.Now()
+	var waiting *lobby
+	defer func() {
+		if waiting != nil {
+			waiting.close()
+		}
+	}()
 	for {
 		asking, cancel := context.WithTimeout(ctx, time.Second)
 		err := m.store.Barrier(asking)
@@ -203,8 +214,22 @@ func (m *member) awaitMembership(ctx context.Context) error {
 		if time.Since(told) > 5*time.Second {
 			told = time.Now()
 			m.log.Warn("waiting for the cluster to let this member in: most of its database members must be up", "error", err)
+			if err := m.askMembership(ctx, time.Second); err != nil {
+				return err
+			}
+		}
+		if waiting == nil && time.Since(began) > lobbyAfter {
+			local, err := m.socket()
+			if err != nil {
+				return err
+			}
+			if waiting, err = openLobby(local, errWaiting, m.end); err != nil {
+				return err
+			}
 		}
 		select {
+		case <-m.ended:
+			return errEnded
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()

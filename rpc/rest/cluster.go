@@ -24,6 +24,14 @@ type MemberStore interface {
 	UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
 	RemoveMember(ctx context.Context, name string, force bool) error
+	// Membership reports whether the holder of a member's certificate (DER) is a member,
+	// as of now anywhere in the cluster.
+	Membership(ctx context.Context, certificate []byte) (bool, error)
+}
+
+// InternalMembership is the answer to POST /internal/membership.
+type InternalMembership struct {
+	Member bool `json:"member"`
 }
 
 // JoinSpec says which cluster this server is to join, and as whom.
@@ -99,6 +107,10 @@ func (x members) routes() []route {
 		{
 			pattern: "POST /internal/join", access: public, handle: x.admit,
 			summary: "Admit a server that shows a join token", body: cluster.JoinRequest{}, returns: cluster.JoinAnswer{},
+		},
+		{
+			pattern: "POST /internal/membership", access: public, handle: x.membership,
+			summary: "Tell a server that shows a member's certificate whether it still is a member", returns: InternalMembership{},
 		},
 	}
 }
@@ -283,6 +295,11 @@ func (x members) rename(r *http.Request) (any, error) {
 
 func (x members) remove(r *http.Request) (any, error) {
 	return nil, x.store.RemoveMember(r.Context(), r.PathValue("name"), r.URL.Query().Get("force") == "1")
+}
+
+func (x members) membership(r *http.Request) (any, error) {
+	is, err := x.store.Membership(r.Context(), CallerOf(r.Context()).Certificate)
+	return InternalMembership{Member: is}, err
 }
 
 func (x members) admit(r *http.Request) (any, error) {

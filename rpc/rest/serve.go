@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	pathpkg "path"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,6 +132,11 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			return s.forward(w, r, owner)
 		}
 	}
+	if s.cfg.Stale != nil && rt.method() == http.MethodGet {
+		if old := s.cfg.Stale(); old > 0 {
+			w.Header().Set(staleHeader, strconv.Itoa(int(math.Ceil(old.Seconds()))))
+		}
+	}
 	answers := s.handled
 	if rt.on.everyone && !forwarded(r.Context()) {
 		answers = s.fromEveryone
@@ -143,6 +150,10 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 	}
 	return synced(value).write(w, r)
 }
+
+// staleHeader says on an answer how old, in seconds, what it shows may be: the member
+// has no connection to a majority of the database (DESIGN.md §2).
+const staleHeader = "Muster-Stale"
 
 // bounded gives the request its deadline and its body a limit, or, when it
 // streams, ends it with Serve. The caller must call release.

@@ -122,6 +122,7 @@ var commands = registry(
 	decoder[ClearMember],
 	decoder[RenameMember],
 	decoder[DeleteMember],
+	decoder[LoseMember],
 	decoder[AddCertificate],
 	decoder[UpdateCertificate],
 	decoder[DeleteCertificate],

@@ -244,6 +244,15 @@ func (m *Member) Exited(ctx context.Context) error {
 	}
 }
 
+// Abandon kills the daemon and leaves the member out of what comes when the test ends,
+// but for its directory: it is gone for good, or the others refuse it. It must have no
+// containers that run.
+func (m *Member) Abandon() {
+	m.t.Helper()
+	m.Kill()
+	m.done, m.destroyed = nil, true
+}
+
 func (m *Member) signalAndWait(signal syscall.Signal) error {
 	m.t.Helper()
 	if m.daemon == nil {
