@@ -31,11 +31,12 @@ type Config struct {
 	// MemberID is this member's, in both consensus logs.
 	MemberID string
 	// Coord and Identity are what membership is made of; Address is where the API
-	// listens, and Reach tries whether another server answers at an address.
+	// listens, and Reach tries whether the server with that certificate answers at an
+	// address.
 	Coord    *coord.Node
 	Identity *pki.Identity
 	Address  func() string
-	Reach    func(ctx context.Context, address string) error
+	Reach    func(ctx context.Context, address, fingerprint string) error
 	Pinger   Pinger
 	// Remote asks other members; nil for a server that never has any. Remember makes
 	// sure that it reaches a member that is about to be removed until forget is called.
@@ -61,6 +62,10 @@ type Cluster struct {
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
 	placing placing
+
+	certificateMu sync.Mutex
+	// certificate is the setting that was last taken over; see takeCertificate.
+	certificate string // guarded by certificateMu
 
 	profilesMu sync.Mutex
 	// profiles are the profiles as the running instances here have them.

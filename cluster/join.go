@@ -61,6 +61,10 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 			return OperationInfo{}, state.Errorf(state.ErrExists, "a join token for member %q waits already: \"lxc cluster revoke-token %s\" withdraws it", name, name)
 		}
 	}
+	// The token is to carry the certificate as it is by now, everywhere.
+	if err := c.takeCertificate(view); err != nil {
+		return OperationInfo{}, err
+	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails since Go 1.24
 	sum := sha256.Sum256([]byte(hex.EncodeToString(secret)))
@@ -87,6 +91,9 @@ type JoinRequest struct {
 	Architecture string `json:"architecture"`
 	// Protocol is its JoinProtocol.
 	Protocol int `json:"protocol"`
+	// Fingerprint is that of the certificate which the server shows now, so that whoever
+	// answers at Address is known to be it.
+	Fingerprint string `json:"fingerprint"`
 	// Request is a certificate request in PEM form, made by pki.MakeRequest.
 	Request string `json:"request"`
 	// Pools and Networks are the configuration keys that differ on this member, by the
@@ -154,7 +161,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	if err := c.cfg.Reach(ctx, join.Address); err != nil {
+	if err := c.cfg.Reach(ctx, join.Address, join.Fingerprint); err != nil {
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
 	}
 	err = c.apply(ctx, store.ConsumeToken{

@@ -26,6 +26,9 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 		ExpectRevision: expectCluster, ExpectLocalRevision: expectMember,
 	}
 	for _, setting := range view.Settings("") {
+		if state.HiddenSetting(setting.Key) {
+			continue
+		}
 		command.Cluster[setting.Key] = ""
 	}
 	for _, setting := range view.Settings(self) {

@@ -1,5 +1,7 @@
 package state
 
+import "strings"
+
 // serverKeys are the configuration keys of the server: of the whole cluster, or
 // of one member.
 var serverKeys = table{
@@ -23,6 +25,13 @@ var serverKeys = table{
 		"loki.", "maas.", "network.", "rbac.", "storage.",
 	},
 }
+
+// HiddenPrefix begins the names of settings that are the cluster's own: nobody is shown
+// them, and nobody sets them through the server's configuration.
+const HiddenPrefix = "volatile."
+
+// HiddenSetting reports whether a setting is the cluster's own.
+func HiddenSetting(key string) bool { return strings.HasPrefix(key, HiddenPrefix) }
 
 // ServerKeys lists the keys of the server configuration.
 func ServerKeys() []Key { return serverKeys.keys }

@@ -68,7 +68,8 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	}
 	body, err := json.Marshal(cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
-		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol, Request: string(request),
+		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol,
+		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
 		Pools: join.Pools, Networks: join.Networks,
 	})
 	if err != nil {
@@ -133,8 +134,9 @@ func admission(ctx context.Context, address, fingerprint string, body []byte) (c
 	return answer, json.Unmarshal(envelope.Metadata, &answer)
 }
 
-// reach tries whether a server answers at an address, whoever it is.
-func reach(ctx context.Context, address string) error {
+// reach tries whether the server with that certificate answers at an address, and not
+// another one that the address leads to from here.
+func reach(ctx context.Context, address, fingerprint string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}} //nolint:gosec // only whether somebody answers is asked
@@ -142,7 +144,11 @@ func reach(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	defer conn.Close()
+	if got := pki.Fingerprint(conn.(*tls.Conn).ConnectionState().PeerCertificates[0]); got != fingerprint {
+		return fmt.Errorf("another server answers there, with certificate %.12s", got)
+	}
+	return nil
 }
 
 // finishJoining makes an admitted server the member that it was admitted as: it drops

@@ -273,7 +273,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	if self, known := m.book.find(id); known {
 		// The others' logs need this one's answers before it can be up to date.
 		if err := m.mux.SetAddress(ctx, self.Address); err != nil {
-			return err
+			return fmt.Errorf("listen where the other members look for this one (if it has another address now: \"musterd cluster set-address ADDRESS\"): %w", err)
 		}
 	}
 	m.coord, err = coord.Open(ctx, coord.Config{

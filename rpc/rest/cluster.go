@@ -24,6 +24,8 @@ type MemberStore interface {
 	UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
 	RemoveMember(ctx context.Context, name string, force bool) error
+	// UpdateClusterCertificate replaces the certificate that all members show to clients.
+	UpdateClusterCertificate(ctx context.Context, certificate, key string) error
 	// Membership reports whether the holder of a member's certificate (DER) is a member,
 	// as of now anywhere in the cluster.
 	Membership(ctx context.Context, certificate []byte) (bool, error)
@@ -71,6 +73,12 @@ func (x members) routes() []route {
 			announces: []string{"clustering_join"},
 			summary:   "Make this server the first member of a cluster, or join one", body: api.ClusterPut{}, returns: api.Operation{},
 			description: "A server that joins begins anew as a member when the answer has arrived; GET /1.0/cluster then says that it is enabled.",
+		},
+		{
+			pattern: "PUT /1.0/cluster/certificate", access: admin, handle: x.certificate,
+			announces: []string{"clustering_update_cert"},
+			summary:   "Replace the certificate that all members show to clients", body: api.ClusterCertificatePut{},
+			description: "New connections are served with it at once; members that are offline take it when they are back. Clients that pinned the former one have to trust the new one.",
 		},
 		{
 			pattern: "GET /1.0/cluster/members", access: trusted, handle: x.list,
@@ -217,6 +225,14 @@ func joinSpec(req api.ClusterPut) (JoinSpec, error) {
 		return spec, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")
 	}
 	return spec, nil
+}
+
+func (x members) certificate(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterCertificatePut](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.store.UpdateClusterCertificate(r.Context(), req.ClusterCertificate, req.ClusterCertificateKey)
 }
 
 func (x members) list(r *http.Request) (any, error) {

@@ -6,6 +6,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type Options struct {
 	NoInit bool
 	// Network is where the member has its place; nil is the machine's own network.
 	Network *Network
+	// Bin is where the member's programs are, instead of those that Programs returns.
+	Bin string
 	// Disk, if not zero, is the size in bytes of a file system that holds the member's
 	// directory and nothing else. It lives in memory.
 	Disk int64
@@ -100,7 +103,7 @@ func Start(t testing.TB, options Options) *Member {
 	t.Helper()
 	NeedsRoot(t)
 	sweep(t)
-	bin := Programs(t)
+	bin := cmp.Or(options.Bin, Programs(t))
 	// Not t.TempDir: unix socket paths are short, and what is left mounted must
 	// be shown, not removed under a running container.
 	dir, err := makeDir()
