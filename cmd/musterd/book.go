@@ -151,8 +151,9 @@ func (b *book) others(id string) int {
 	return count
 }
 
-// follow takes the members over from the state plane. It returns those that are gone.
-func (b *book) follow(view *store.View) (gone []string, err error) {
+// follow takes the members over from the state plane. It returns those that are gone,
+// and those that are elsewhere by now.
+func (b *book) follow(view *store.View) (gone, elsewhere []string, err error) {
 	peers := map[string]cluster.Peer{}
 	for _, m := range view.Members() {
 		if m.Address != "" && m.Config[store.LostKey] == "" {
@@ -169,16 +170,18 @@ func (b *book) follow(view *store.View) (gone []string, err error) {
 		}
 	}
 	if maps.Equal(peers, b.content.Peers) && maps.Equal(moved, b.content.Moved) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	b.content.Moved = moved
-	for id := range b.content.Peers {
-		if _, stays := peers[id]; !stays {
+	for id, before := range b.content.Peers {
+		if now, stays := peers[id]; !stays {
 			gone = append(gone, id)
+		} else if now.Address != before.Address {
+			elsewhere = append(elsewhere, id)
 		}
 	}
 	b.content.Peers = peers
-	return gone, writeBook(b.path, b.content)
+	return gone, elsewhere, writeBook(b.path, b.content)
 }
 
 // writeBook replaces the file whole.

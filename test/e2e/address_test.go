@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -46,6 +47,9 @@ func renumber(t *testing.T, m *lab.Member, add string, remove ...string) {
 	}
 }
 
+// written counts the profiles that addresses made.
+var written atomic.Int64
+
 // addresses waits until every member shows the members at these addresses, online, and
 // has them in its book, and takes writes.
 func addresses(t *testing.T, members []*lab.Member, want ...string) {
@@ -69,7 +73,7 @@ func addresses(t *testing.T, members []*lab.Member, want ...string) {
 			}
 			return ""
 		})
-		name := fmt.Sprintf("at-%s-%d", strings.ReplaceAll(want[i], ".", "-"), i)
+		name := fmt.Sprintf("written%d", written.Add(1))
 		if _, err := m.Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": name}); err != nil {
 			t.Errorf("a write through m%d: %v", i+1, err)
 		}

@@ -262,6 +262,13 @@ func TestTruncatedDatabase(t *testing.T) {
 	if _, err := third.Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": "kept"}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, func() string {
+		// It has the log once it votes.
+		if out := third.Run("musterd", "cluster", "list-database"); strings.Count(out, "| voter    | voter") != 3 {
+			return out
+		}
+		return ""
+	})
 	if err := third.Stop(); err != nil {
 		t.Fatal(err)
 	}
