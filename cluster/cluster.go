@@ -42,6 +42,8 @@ type Config struct {
 	// sure that it reaches a member that is about to be removed until forget is called.
 	Remote   Remote
 	Remember func(memberID string) (forget func())
+	// Virtual holds the cluster's virtual address; nil for a server that never does.
+	Virtual VirtualAddress
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made

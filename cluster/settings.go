@@ -41,6 +41,9 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 			command.Cluster[key] = value
 		}
 	}
+	if err := checkVirtual(view, config); err != nil {
+		return err
+	}
 	before, after := view.Setting(self, "core.https_address"), config["core.https_address"]
 	moved := before != after && c.cfg.Listen != nil
 	if moved && c.Clustered() {

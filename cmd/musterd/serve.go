@@ -317,7 +317,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Virtual: &virtual{m: m},
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
