@@ -136,6 +136,10 @@ func (c *Cluster) tendRolesOnce(ctx context.Context) error {
 	if err != nil || leader != c.cfg.MemberID {
 		return nil // an election is under way, or its winner does it
 	}
+	// A member that dies while it is made a voter blocks the database's list of members
+	// for a while; the coordination log's must not wait for that.
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	return c.assignDatabase(ctx)
 }
 

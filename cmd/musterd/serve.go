@@ -75,6 +75,8 @@ type member struct {
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
 	anew atomic.Bool
+	// stopping says that somebody asked the daemon to end, whatever else is due.
+	stopping atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
@@ -160,7 +162,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		return false, err
 	}
 	err = m.run(ctx, lending)
-	return m.anew.Load() && ctx.Err() == nil, err
+	return m.anew.Load() && !m.stopping.Load() && ctx.Err() == nil, err
 }
 
 // lent is a listener that outlives its user: closing it only ends Accept.
@@ -585,6 +587,7 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
+	m.stopping.Store(true)
 	m.end()
 	return nil
 }

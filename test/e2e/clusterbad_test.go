@@ -282,7 +282,8 @@ func TestTruncatedDatabase(t *testing.T) {
 		file := files[0]
 		whole, err := os.ReadFile(file)
 		if err == nil {
-			err = os.Truncate(file, int64(len(whole)/3))
+			// Files are prepared ahead of need: what is written ends before they do.
+			err = os.Truncate(file, int64(len(bytes.TrimRight(whole, "\x00"))*2/3))
 		}
 		if err != nil {
 			t.Fatal(err)
