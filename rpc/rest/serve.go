@@ -203,6 +203,9 @@ func (s *Server) handled(rt route, r *http.Request) (any, error) {
 	if err := s.awaitExpected(r); err != nil {
 		return nil, err
 	}
+	if rt.method() == http.MethodPatch {
+		r = r.WithContext(context.WithValue(r.Context(), barrierKey{}, s.cfg.Barrier))
+	}
 	value, err := rt.handle(r)
 	if rt.method() == http.MethodGet && errors.Is(err, state.ErrNotFound) {
 		return afterBarrier(r.Context(), s, func() (any, error) { return rt.handle(r) }, err)

@@ -121,8 +121,9 @@ func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 // HandOver makes another voter the leader, before this member goes. It does nothing
 // when this member does not lead or no other votes.
 func (s *Store) HandOver(ctx context.Context) error {
-	if !s.writer.leading.Load() {
-		return nil
+	// The node may lead though nobody has asked the writer for anything since.
+	if leader, err := s.node.leader(ctx); err != nil || leader != s.node.address {
+		return err
 	}
 	return s.node.ask(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)

@@ -387,3 +387,16 @@ func fastClock(t *testing.T, bin string) string {
 	}
 	return dir
 }
+
+// A member of two is removed right after it was killed and came back, whoever leads.
+func TestRemovedAfterRestart(t *testing.T) {
+	members := lab.ClusterOf(t, 2, lab.Options{Network: lab.NewNetwork(t), NoInit: true})
+	first, second := members[0], members[1]
+	status(t, first, "m1 Online", "m2 Online")
+	second.Restart()
+	status(t, second, "m1 Online", "m2 Online")
+	if _, err := first.Do(t.Context(), http.MethodDelete, "/1.0/cluster/members/m2", nil); err != nil {
+		t.Error(err)
+	}
+	status(t, first, "m1 Online")
+}
