@@ -219,6 +219,16 @@ func TestVirtualAddress(t *testing.T) {
 					t.Error(err)
 				}
 			}, func() { m.Up() })
+			// An interface that is not there: another member takes it.
+			m = lost()
+			name := fmt.Sprintf("m%d", slices.Index(members, m)+1)
+			if answer := set(map[string]string{"cluster.virtual_address.interface": "nosuch0"}, name); answer.Code != http.StatusOK {
+				t.Fatal(answer.Error)
+			}
+			holderOf(t, members, ip, m)
+			if answer := set(map[string]string{"cluster.virtual_address.interface": ""}, name); answer.Code != http.StatusOK {
+				t.Fatal(answer.Error)
+			}
 			watch.mu.Lock()
 			if watch.twice != "" {
 				t.Error(watch.twice)
