@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -21,7 +22,7 @@ type VirtualAddress interface {
 	// Announce tells the neighbours that it is here.
 	Announce(ctx context.Context) error
 	// Drop takes it away at once, if it is here.
-	Drop() error
+	Drop(ctx context.Context) error
 }
 
 // The lease of the virtual address. Its holder puts the address on its interface for
@@ -92,7 +93,7 @@ func (v *virtualTask) once(ctx context.Context) {
 	lease, held := v.cfg.Coord.Lease(virtualLease)
 	switch {
 	case held && lease.Holder != v.cfg.MemberID:
-		v.drop()
+		v.drop(ctx)
 		v.free = time.Time{}
 		return
 	case !held && v.free.IsZero():
@@ -151,8 +152,8 @@ func (v *virtualTask) renew(ctx context.Context) {
 	case err == nil:
 		v.renewed = began
 		v.free = time.Time{}
-	case state.Kind(err) == state.ErrConflict: //nolint:errorlint // Kind returns the kind itself
-		v.drop()
+	case errors.Is(err, state.ErrConflict):
+		v.drop(ctx)
 	default:
 		v.log.Debug("renew the lease of the virtual address", "error", err)
 	}
@@ -186,12 +187,12 @@ func (v *virtualTask) lend(ctx context.Context, prefix netip.Prefix, device stri
 }
 
 // drop takes the address from the interface.
-func (v *virtualTask) drop() {
+func (v *virtualTask) drop(ctx context.Context) {
 	v.renewed = time.Time{}
 	if !v.lent.IsValid() {
 		return
 	}
-	if err := v.cfg.Virtual.Drop(); err != nil {
+	if err := v.cfg.Virtual.Drop(ctx); err != nil {
 		v.log.Warn("take the virtual address away: the kernel does, in a moment", "address", v.lent, "error", err)
 	}
 	v.log.Info("this member no longer holds the cluster's virtual address", "address", v.lent)
@@ -201,7 +202,7 @@ func (v *virtualTask) drop() {
 // release gives the address and then the lease back.
 func (v *virtualTask) release(ctx context.Context) {
 	holds := !v.renewed.IsZero()
-	v.drop()
+	v.drop(ctx)
 	if !holds {
 		return
 	}
