@@ -680,3 +680,38 @@ func BenchmarkHandshake(b *testing.B) {
 		c.Close()
 	}
 }
+
+func TestASecondAddress(t *testing.T) {
+	m := open(t, mux.Config{})
+	_, port, err := net.SplitHostPort(m.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := func(host string) bool {
+		conn, err := tls.Dial("tcp", net.JoinHostPort(host, port), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // whoever answers
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	}
+	for _, host := range []string{"127.7.7.7", "127.7.7.8"} {
+		for range 2 { // the second time nothing changes
+			if err := m.SetSecond(t.Context(), net.JoinHostPort(host, port)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !answers(host) || !answers("127.0.0.1") {
+			t.Errorf("with %s as well as 127.0.0.1 one does not answer", host)
+		}
+	}
+	if answers("127.7.7.7") {
+		t.Error("the former second address still answers")
+	}
+	if err := m.SetSecond(t.Context(), net.JoinHostPort("192.0.2.1", port)); !errors.Is(err, state.ErrConflict) || !answers("127.7.7.8") {
+		t.Errorf("an address of another machine: %v; want a conflict, and that nothing changes", err)
+	}
+	if err := m.SetSecond(t.Context(), ""); err != nil || answers("127.7.7.8") || !answers("127.0.0.1") {
+		t.Errorf("after it was given up (%v) the second address answers, or the first does not", err)
+	}
+}
