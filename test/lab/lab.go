@@ -244,6 +244,20 @@ func (m *Member) Exited(ctx context.Context) error {
 	}
 }
 
+// Ended reports whether the daemon has ended by itself; Up starts it again.
+func (m *Member) Ended() bool {
+	if m.daemon == nil {
+		return true
+	}
+	select {
+	case <-m.done: //nolint:errcheck // its log says why
+		m.daemon = nil
+		return true
+	default:
+		return false
+	}
+}
+
 func (m *Member) signalAndWait(signal syscall.Signal) error {
 	m.t.Helper()
 	if m.daemon == nil {
