@@ -32,6 +32,8 @@ type writer struct {
 	queue chan *request
 	// leading says that there is a session.
 	leading atomic.Bool
+	// broken takes why this member must not go on, once.
+	broken chan error
 	// gone is closed when the writer has answered its last request.
 	gone chan struct{}
 
@@ -252,7 +254,7 @@ func (w *writer) commands(ctx context.Context, asked []*request) {
 	if err == nil {
 		err = w.settle(ctx, g)
 	} else {
-		err = w.undone(err)
+		err = w.undone(ctx, err)
 	}
 	for i, r := range asked {
 		if err != nil {
@@ -281,6 +283,7 @@ func (w *writer) settle(ctx context.Context, g *group) error {
 	if err := g.session.do(ctx, "COMMIT"); err != nil {
 		w.log.WarnContext(ctx, "commit", "error", err, "commands", len(g.answers))
 		w.drop()
+		w.checkDisk(ctx, err)
 		return errUnknown
 	}
 	g.session.revision, g.session.term = g.revision, g.term
@@ -302,12 +305,30 @@ func (w *writer) show(ctx context.Context, changes []Change) error {
 }
 
 // undone is what to answer when a transaction ended before its commit.
-func (w *writer) undone(err error) error {
+func (w *writer) undone(ctx context.Context, err error) error {
 	w.drop()
+	w.checkDisk(ctx, err)
 	if isLost(err) || isBusy(err) {
 		return errNotLeading
 	}
 	return err
+}
+
+// checkDisk has the daemon end when err says that this member can't write to its disk
+// and others vote. The node would go on leading, so that no member of the cluster could
+// write, and it can't hand the leadership over either (libraft 0.15: "leadership
+// transfer failed"). A member that is alone goes on and refuses what it can't write.
+func (w *writer) checkDisk(ctx context.Context, err error) {
+	if !isDisk(err) {
+		return
+	}
+	if alone, asked := w.node.alone(ctx); alone || asked != nil {
+		return
+	}
+	select {
+	case w.broken <- fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err):
+	default: // it was said
+	}
 }
 
 // barrier returns a revision that includes all that was acknowledged before, once
@@ -315,13 +336,13 @@ func (w *writer) undone(err error) error {
 func (w *writer) barrier(ctx context.Context) (state.Revision, error) {
 	alone, err := w.node.alone(ctx)
 	if err != nil {
-		return 0, w.undone(err)
+		return 0, w.undone(ctx, err)
 	}
 	if !alone {
 		// Only a leader can commit, and this session ends with the leadership: so
 		// nobody else has written since it began.
 		if err := w.session.q.RaiseBarrier(ctx); err != nil {
-			return 0, w.undone(err)
+			return 0, w.undone(ctx, err)
 		}
 	}
 	return w.session.revision, nil
