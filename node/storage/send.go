@@ -22,8 +22,8 @@ import (
 // may be sent while it is in use, and again once it is not: the second stream
 // then has only what has changed since.
 //
-// Errors of w are returned as they are. A snapshot that is not there is
-// state.ErrNotFound.
+// Errors of w are among those returned (errors.Is). A snapshot that is not there
+// is state.ErrNotFound, an inventory that no honest member sends ErrInvalid.
 func (p *Pool) Send(ctx context.Context, vol Volume, snapshots []string, inventory io.Reader, w io.Writer) (stream.Stats, error) {
 	if err := cmp.Or(p.usable(), vol.checkLive()); err != nil {
 		return stream.Stats{}, err
