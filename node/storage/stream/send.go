@@ -24,6 +24,8 @@ type Source struct {
 	Dir string
 	// Live says that it may change meanwhile: what vanishes is left out.
 	Live bool
+	// IDs is set where RootFS shows other ids than the container sees.
+	IDs *IDs
 }
 
 // Stats is what a stream came to.
@@ -32,6 +34,9 @@ type Stats struct {
 	Bytes   int64 // of their data; holes and zeros are not sent
 	Changed int64 // files that only got other attributes
 	Removed int64
+	// Compared are the bytes that the sender read of files that the receiver
+	// turned out to have.
+	Compared int64
 }
 
 // settled is how old a change must be so that a later one has another time.
@@ -56,6 +61,7 @@ type Sender struct {
 	trust bool
 	links map[inode]string
 	live  bool
+	ids   *IDs // of the tree at hand
 	// skip leaves out attributes.
 	skip  func(attr string) bool
 	buf   []byte // of data
@@ -158,9 +164,11 @@ func (s *Sender) content(src Source) error {
 		return fmt.Errorf("open %s: %w", src.RootFS, err)
 	}
 	defer unix.Close(root)
+	s.ids = src.IDs
 	if err := s.directory(root, nameRootFS); err != nil {
 		return err
 	}
+	s.ids = nil
 	if src.Dir == "" {
 		return errors.Join(s.gone(nameMetadata), s.gone(nameTemplates))
 	}
@@ -381,6 +389,9 @@ func (s *Sender) same(fd int, e, m *Entry, st *unix.Stat_t) (bool, error) {
 		return false, err
 	}
 	e.Sum = sum.sum(end)
+	if e.Sum == m.Sum {
+		s.stats.Compared += end
+	}
 	return e.Sum == m.Sum, nil
 }
 
@@ -477,16 +488,25 @@ func (s *Sender) describe(fd int, name, path string, kind Kind, st *unix.Stat_t)
 	if !e.CTime.before(s.fresh) {
 		e.CTime = Time{}
 	}
+	if err := s.readAttrs(fd, name, e); err != nil {
+		return nil, err
+	}
+	s.ids.apply(e)
+	return e, nil
+}
+
+// readAttrs reads the extended attributes of a file into its entry.
+func (s *Sender) readAttrs(fd int, name string, e *Entry) error {
 	n, err := s.listxattr(fd, name)
 	if errors.Is(err, unix.ERANGE) {
 		s.names = make([]byte, 64<<10) // the kernel's own limit
 		n, err = s.listxattr(fd, name)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
-		return e, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the attributes of %q: %w", path, err)
+		return fmt.Errorf("read the attributes of %q: %w", e.Path, err)
 	}
 	for attr := range strings.SplitSeq(strings.TrimSuffix(string(s.names[:n]), "\x00"), "\x00") {
 		if notOurs(attr) || s.skip != nil && s.skip(attr) {
@@ -502,14 +522,14 @@ func (s *Sender) describe(fd int, name, path string, kind Kind, st *unix.Stat_t)
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the attribute %s of %q: %w", attr, path, err)
+			return fmt.Errorf("read the attribute %s of %q: %w", attr, e.Path, err)
 		}
 		if e.Attrs == nil {
 			e.Attrs = map[string]string{}
 		}
 		e.Attrs[attr] = string(s.value[:size])
 	}
-	return e, nil
+	return nil
 }
 
 func (s *Sender) listxattr(fd int, name string) (int, error) {
