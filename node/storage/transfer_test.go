@@ -420,7 +420,9 @@ func TestAbandon(t *testing.T) {
 		c1 := travelled(t, p)
 		other := newPool(t, "dir")
 		for _, cut := range []int64{0, 1, 500, 30_000, 300_000} {
-			pair{from: p, to: other, vol: c1, snapshots: []string{"s1", "s2"}, cut: cut}.run(ctx)
+			if _, sending, receiving := (pair{from: p, to: other, vol: c1, snapshots: []string{"s1", "s2"}, cut: cut}).run(ctx); (sending == nil && receiving == nil) != (cut == 0) {
+				t.Errorf("a line that is cut after %d bytes, 0 being never: %v, %v", cut, sending, receiving)
+			}
 			noError(t, other.Abandon(ctx, c1))
 			if other.Arriving(c1) {
 				t.Error("something is left")
@@ -493,7 +495,9 @@ func TestKilledWhileReceiving(t *testing.T) {
 			p.arrived(t)
 			noError(t, p.to.DeleteVolume(ctx, c1))
 
-			pair{from: from, to: p.to, vol: c1, snapshots: p.snapshots, cut: 1 << 20}.run(ctx)
+			if _, sending, receiving := (pair{from: from, to: p.to, vol: c1, snapshots: p.snapshots, cut: 1 << 20}).run(ctx); sending == nil && receiving == nil {
+				t.Error("a line that was cut was no error")
+			}
 			if !p.to.Arriving(c1) {
 				t.Error("nothing is arriving")
 			}
