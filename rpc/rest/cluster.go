@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 
 	"muster/cluster"
 	"muster/cluster/pki"
@@ -21,7 +22,7 @@ type MemberStore interface {
 	EnableCluster(ctx context.Context, name string) error
 	CreateJoinToken(ctx context.Context, name string) (cluster.OperationInfo, error)
 	AdmitMember(ctx context.Context, join cluster.JoinRequest) (cluster.JoinAnswer, error)
-	UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error
+	UpdateMember(ctx context.Context, name string, change cluster.MemberChange, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
 	RemoveMember(ctx context.Context, name string, force bool) error
 }
@@ -81,7 +82,8 @@ func (x members) routes() []route {
 		{
 			pattern: "PUT /1.0/cluster/members/{name}", access: admin, handle: x.replace, tagged: true,
 			summary: "Replace a member's description and configuration", body: api.ClusterMemberPut{},
-			description: "Roles, failure domain and groups can't be changed.",
+			description: "Roles are the cluster's to give and can't be changed.",
+			announces:   []string{"clustering_failure_domains"},
 		},
 		{
 			pattern: "PATCH /1.0/cluster/members/{name}", access: admin, handle: x.patch, tagged: true,
@@ -220,7 +222,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: m.Roles, FailureDomain: "default", Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: []string{"default"},
+			Roles: m.Roles, FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
 		},
 	}
 }
@@ -254,7 +256,24 @@ func (x members) replace(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.store.UpdateMember(r.Context(), r.PathValue("name"), req.Description, withoutEmpty(req.Config), expect)
+	m, err := x.store.Member(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	change, err := memberChange(m, req)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.store.UpdateMember(r.Context(), m.Name, change, expect)
+}
+
+// memberChange reads what is to become of a member.
+func memberChange(m cluster.MemberInfo, req api.ClusterMemberPut) (cluster.MemberChange, error) {
+	change := cluster.MemberChange{Description: req.Description, Config: withoutEmpty(req.Config), Domain: req.FailureDomain, Groups: req.Groups}
+	if req.Roles != nil && !slices.Equal(slices.Sorted(slices.Values(req.Roles)), slices.Sorted(slices.Values(m.Roles))) {
+		return change, state.Errorf(state.ErrInvalid, "field \"roles\": the cluster gives its members their roles; cluster.max_voters and cluster.max_standby say how many of each there are")
+	}
+	return change, nil
 }
 
 func (x members) patch(r *http.Request) (any, error) {
@@ -267,9 +286,10 @@ func (x members) patch(r *http.Request) (any, error) {
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}
+		changed, err := memberChange(m, req)
 		return m.Revision, func(expect state.Revision) error {
-			return x.store.UpdateMember(r.Context(), m.Name, req.Description, withoutEmpty(req.Config), expect)
-		}, nil
+			return x.store.UpdateMember(r.Context(), m.Name, changed, expect)
+		}, err
 	})
 }
 

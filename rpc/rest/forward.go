@@ -159,7 +159,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", member
 			p.Out.Host = p.In.Host
-			p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(s.cfg.View().Revision()), 10))
+			if view := s.cfg.View(); view != nil {
+				p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(view.Revision()), 10))
+			}
 		},
 		FlushInterval: -1, // answers may be streams
 		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },

@@ -48,6 +48,9 @@ func table(cfg Config) []route {
 	if cfg.Members != nil {
 		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host}.routes())
 	}
+	if cfg.Groups != nil {
+		add(groups{view, cfg.Groups}.routes())
+	}
 	if cfg.Pools != nil {
 		add(pools{view, cfg.Pools, cfg.Host}.routes())
 	}

@@ -305,6 +305,8 @@ func (w *writer) touch(ctx context.Context, t *tx, o object) error {
 		if n.Member == "" {
 			where, is = "cluster_settings WHERE key = ?", []any{n.Key}
 		}
+	case *state.Group:
+		where, is = "member_groups WHERE name = ?", []any{n.Name}
 	case *state.Certificate:
 		where, is = "certificates WHERE fingerprint = ?", []any{n.Fingerprint}
 	case *state.Token:
