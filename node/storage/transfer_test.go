@@ -607,3 +607,66 @@ func TestStopWhileSending(t *testing.T) {
 		nothingLeft(t, from)
 	})
 }
+
+// A volume changes at random, snapshots come and go, it is restored, and streams
+// are sent and cut in between, some while it runs. In the end everything is as
+// at the source.
+func TestRandomHistorySent(t *testing.T) {
+	everyPair(t, func(t *testing.T, from, to *storage.Pool) {
+		ctx := t.Context()
+		s := *seed
+		if s == 0 {
+			s = uint64(time.Now().UnixNano())
+		}
+		t.Logf("seed %d", s)
+		h := &history{rand: rand.New(rand.NewPCG(s, 7))}
+		image, _ := withZoo(t, from)
+		p := pair{from: from, to: to, vol: storage.Instance("c1")}
+		if h.rand.IntN(2) == 0 {
+			p.base, _ = withZoo(t, to)
+		}
+		noError(t, from.CreateFromImage(ctx, p.vol, image))
+		snapshot := func() {
+			name := h.name("s")
+			noError(t, from.Snapshot(ctx, p.vol.At(name)))
+			p.snapshots = append(p.snapshots, name)
+		}
+		for range 12 {
+			m := ids
+			if h.rand.IntN(4) == 0 {
+				m = storage.Shift(7_000_000, 65536)
+			}
+			mounted, err := from.MountVolume(ctx, p.vol, m)
+			noError(t, err)
+			container(t, mounted.RootFS, m, h.script()+"\n{ ln /bin/busybox /home/l; ln -f /etc/passwd /usr/l; echo x >> /usr/l; } 2>/dev/null || true")
+			running := h.rand.IntN(2) == 0
+			if !running {
+				noError(t, from.UnmountVolume(ctx, p.vol))
+			}
+			switch n := h.rand.IntN(6); {
+			case n < 3:
+				snapshot()
+			case n == 3 && len(p.snapshots) > 0:
+				i := h.rand.IntN(len(p.snapshots))
+				noError(t, from.DeleteVolume(ctx, p.vol.At(p.snapshots[i])))
+				p.snapshots = append(p.snapshots[:i:i], p.snapshots[i+1:]...)
+			case n == 4 && len(p.snapshots) > 0 && !running:
+				noError(t, from.Restore(ctx, p.vol.At(h.pick(p.snapshots))))
+			}
+			p.cut = h.rand.Int64N(2) * (1 + h.rand.Int64N(60_000))
+			_, sending, receiving := p.run(ctx)
+			if (sending != nil || receiving != nil) && !errors.Is(sending, errCut) {
+				t.Fatalf("send: %v, receive: %v", sending, receiving)
+			}
+			if running {
+				container(t, mounted.RootFS, m, h.script())
+				noError(t, from.UnmountVolume(ctx, p.vol))
+			}
+		}
+		p.cut = 0
+		p.send(t)
+		p.arrived(t)
+		nothingLeft(t, from)
+		nothingLeft(t, to)
+	})
+}
