@@ -83,7 +83,7 @@ func (x members) routes() []route {
 			pattern: "PUT /1.0/cluster/members/{name}", access: admin, handle: x.replace, tagged: true,
 			summary: "Replace a member's description and configuration", body: api.ClusterMemberPut{},
 			description: "Roles are the cluster's to give and can't be changed.",
-			announces:   []string{"clustering_failure_domains"},
+			announces:   []string{"clustering_edit_roles", "clustering_failure_domains"},
 		},
 		{
 			pattern: "PATCH /1.0/cluster/members/{name}", access: admin, handle: x.patch, tagged: true,

@@ -192,5 +192,8 @@ func (c bootstrap) apply(ctx context.Context, t *tx) error {
 	if err := t.createProject(ctx, state.Project{Name: state.DefaultProject, Description: "Default project"}, silent); err != nil {
 		return err
 	}
+	if err := (CreateGroup{Group: state.Group{Name: state.DefaultGroup, Description: "Default cluster group"}, Hint: silent}).apply(ctx, t); err != nil {
+		return err
+	}
 	return t.addMember(ctx, c.Member, silent)
 }

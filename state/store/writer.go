@@ -206,12 +206,12 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 		return err
 	}
 	seen := w.hub.view.Load().revision
-	if seen == s.revision {
+	if seen == s.revision && !(s.migrated && seen > 0) {
 		return nil
 	}
 	// Revisions are whole in the table of changes, but for the trimmed ones.
 	after := position(seen+1, 0) - 1
-	follows := seen > 0 && s.firstChange <= after+1
+	follows := seen > 0 && !s.migrated && s.firstChange <= after+1
 	if !follows {
 		after = 0
 	}

@@ -23,7 +23,7 @@ func TestGroups(t *testing.T) {
 
 	first.Run("lxc", "cluster", "group", "create", "local:fast")
 	first.Run("lxc", "cluster", "group", "assign", "local:m2", "default,fast")
-	second.Run("lxc", "cluster", "group", "add", "local:m3", "fast")
+	second.Run("lxc", "cluster", "group", "assign", "local:m3", "default,fast")
 	var group struct {
 		Name, Description string
 		Members           []string

@@ -5,6 +5,7 @@ CREATE TABLE member_groups (
     description TEXT    NOT NULL,
     revision    INTEGER NOT NULL
 );
-INSERT INTO member_groups (name, description, revision) VALUES ('default', 'Default cluster group', 0);
+INSERT INTO member_groups (name, description, revision)
+SELECT 'default', 'Default cluster group', 0 WHERE EXISTS (SELECT 1 FROM members);
 
 ALTER TABLE members ADD COLUMN groups_in TEXT NOT NULL DEFAULT '["default"]';
