@@ -92,8 +92,8 @@ func (m *Member) end() {
 func (m *Member) showLog() {
 	log := m.Log()
 	for _, sign := range []string{"Assertion", "panic: ", "fatal error: ", "SIGABRT", "SIGSEGV"} {
-		if at := strings.Index(log, sign); at >= 0 {
-			start := strings.LastIndexByte(log[:at], '\n') + 1
+		if before, _, found := strings.Cut(log, sign); found {
+			start := strings.LastIndexByte(before, '\n') + 1
 			m.t.Logf("the daemon crashed:\n%s", head(log[start:], 60))
 			break
 		}

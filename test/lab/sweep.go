@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,10 +65,9 @@ func remove(dir string) error {
 	}
 	var failed []error
 	// What was mounted last stands last, and may be on what was mounted first.
-	points := mountsUnder(dir)
-	for i := len(points) - 1; i >= 0; i-- {
-		if err := unix.Unmount(points[i], unix.MNT_DETACH); err != nil {
-			failed = append(failed, fmt.Errorf("unmount %s: %w", points[i], err))
+	for _, point := range slices.Backward(mountsUnder(dir)) {
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+			failed = append(failed, fmt.Errorf("unmount %s: %w", point, err))
 		}
 	}
 	if len(failed) > 0 {
