@@ -65,8 +65,7 @@ func remove(dir string) error {
 	}
 	var failed []error
 	// What was mounted last stands last, and may be on what was mounted first.
-	points := mountsUnder(dir)
-	for _, point := range slices.Backward(points) {
+	for _, point := range slices.Backward(mountsUnder(dir)) {
 		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 			failed = append(failed, fmt.Errorf("unmount %s: %w", point, err))
 		}
