@@ -407,6 +407,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })
 	group.Go(func() error { return m.keepBook(ctx) })
+	group.Go(func() error { return m.keepGossip(ctx) })
 	group.Go(func() error {
 		select {
 		case err := <-m.store.Broken():
