@@ -54,6 +54,8 @@ type policy struct {
 	target bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
+	// orHere says that the member that was asked answers when the other can't be reached.
+	orHere bool
 	// place finds the member by the request's JSON body, which it gets whole; done is
 	// called when the answer is there. A body that can't be read is nobody's: the handler
 	// says what is wrong with it.
@@ -80,6 +82,9 @@ var (
 		}
 		return instanceOwner.thing(r)
 	}}
+	// operationTeller is answered by the member that runs operation {id}, which knows how
+	// far it is, or by whoever was asked when that member can't.
+	operationTeller = policy{orHere: true, thing: operationOwner.thing}
 	// operationOwner is answered by the member that runs operation {id}.
 	operationOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "operation", Name: r.PathValue("id")}
