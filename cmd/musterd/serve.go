@@ -555,6 +555,8 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
+	// Who asks for the end means it, also when the daemon was about to begin anew.
+	m.anew.Store(false)
 	m.end()
 	return nil
 }

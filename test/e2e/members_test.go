@@ -59,12 +59,12 @@ func TestEveryMemberAnswersTheSame(t *testing.T) {
 	if err := first.Get(t.Context(), "/1.0/networks?recursion=1", &networks); err != nil {
 		t.Fatal(err)
 	}
-	bridge := networks[slices.IndexFunc(networks, func(n struct {
-		Name    string
-		Managed bool
-	}) bool {
-		return n.Managed
-	})].Name
+	bridge := ""
+	for _, n := range networks {
+		if n.Managed {
+			bridge = n.Name
+		}
+	}
 	var images []string
 	if err := first.Get(t.Context(), "/1.0/images", &images); err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func TestTheOwnerDies(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("lxc exec hangs")
 		_ = cli.Process.Kill()
-		<-ended
+		<-ended //nolint:errcheck // it was killed
 	}
 	eventually(t, func() string {
 		if err := second.Get(t.Context(), "/1.0/operations/"+op.ID, &op); err != nil {
@@ -327,10 +327,11 @@ func listen(t *testing.T, m *lab.Member, kinds string) *listener {
 	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", m.Socket())
 	}}
-	conn, _, err := dialer.DialContext(t.Context(), "ws://muster/1.0/events?all-projects=true&type="+kinds, nil)
+	conn, answer, err := dialer.DialContext(t.Context(), "ws://muster/1.0/events?all-projects=true&type="+kinds, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = answer.Body.Close() // the connection is another matter
 	l := &listener{conn: conn, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
