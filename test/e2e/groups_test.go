@@ -93,3 +93,31 @@ func TestGroups(t *testing.T) {
 		t.Errorf("the second instance is on %s; want it in the other failure domain", at)
 	}
 }
+
+// Labels draw instances together or apart.
+func TestAffinity(t *testing.T) {
+	members := trio(t)
+	first, second := members[0], members[1]
+	first.Busybox()
+	where := func(name string) string {
+		t.Helper()
+		return strings.TrimSpace(second.Run("lxc", "list", "local:^"+name+"$", "--format=csv", "-c", "L"))
+	}
+	first.Run("lxc", "init", "local:busybox", "local:db", "-c", "scheduler.labels=db")
+	first.Run("lxc", "init", "local:busybox", "local:web", "-c", "scheduler.affinity=db")
+	if db, web := where("db"), where("web"); db != web {
+		t.Errorf("web is on %s and the db that it wants to be near on %s", web, db)
+	}
+	homes := map[string]bool{}
+	for _, name := range []string{"r1", "r2", "r3"} {
+		second.Run("lxc", "init", "local:busybox", "local:"+name, "-c", "scheduler.labels=replica", "-c", "scheduler.anti_affinity=replica")
+		homes[where(name)] = true
+	}
+	if len(homes) != 3 {
+		t.Errorf("replicas that want to be apart are on %v", homes)
+	}
+	answer, err := first.Request(t.Context(), http.MethodPost, "/1.0/instances", map[string]any{"config": map[string]string{"scheduler.labels": "a b/c"}, "source": map[string]any{"type": "none"}}, nil)
+	if err != nil || answer.Code != http.StatusBadRequest || !strings.Contains(answer.Error, "scheduler.labels") {
+		t.Errorf("a bad label: %d %q, %v", answer.Code, answer.Error, err)
+	}
+}
