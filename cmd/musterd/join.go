@@ -68,7 +68,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	}
 	body, err := json.Marshal(cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
-		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol, Request: string(request),
+		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol, Request: string(request),
 		Pools: join.Pools, Networks: join.Networks,
 	})
 	if err != nil {

@@ -72,13 +72,19 @@ func TestClusterCommands(t *testing.T) {
 			}
 		}
 		second.Muster("cluster", "set", "m1", "user.rack=r1", "user.row=7")
-		if out := first.Muster("cluster", "get", "m1", "user.rack"); out != "r1\n" {
-			t.Errorf("cluster get user.rack printed %q", out)
-		}
+		eventually(t, func() string {
+			if out := first.Muster("cluster", "get", "m1", "user.rack"); out != "r1\n" {
+				return fmt.Sprintf("cluster get user.rack printed %q", out)
+			}
+			return ""
+		})
 		first.Muster("cluster", "unset", "m1", "user.rack")
-		if out := second.Muster("cluster", "get", "m1", "user.rack") + second.Muster("cluster", "get", "m1", "user.row"); out != "\n7\n" {
-			t.Errorf("after unset, user.rack and user.row are %q", out)
-		}
+		eventually(t, func() string {
+			if out := second.Muster("cluster", "get", "m1", "user.rack") + second.Muster("cluster", "get", "m1", "user.row"); out != "\n7\n" {
+				return fmt.Sprintf("after unset, user.rack and user.row are %q", out)
+			}
+			return ""
+		})
 		shown := first.Muster("cluster", "show", "m1")
 		if out, err := run(first, strings.Replace(shown, `description: ""`, "description: in the corner", 1), "muster", "cluster", "edit", "m1"); err != nil {
 			t.Errorf("cluster edit: %v: %s", err, out)

@@ -51,6 +51,9 @@ func (m *Member) destroy() {
 	for _, left := range Leftovers(m.Dir) {
 		m.t.Errorf("left behind: %s", left)
 	}
+	if m.options.Disk != 0 {
+		_ = os.Remove(m.logFile()) // it was shown if it matters
+	}
 	if err := os.RemoveAll(m.Dir); err != nil {
 		m.t.Errorf("remove the member's directory: %v", err)
 	}

@@ -186,7 +186,7 @@ func (m *Member) up() error {
 }
 
 func (m *Member) launch() error {
-	log, err := os.OpenFile(filepath.Join(m.Dir, "lab.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -209,9 +209,18 @@ func (m *Member) launch() error {
 	return nil
 }
 
+// logFile is outside the member's directory when that has a disk of its own, which may
+// be full.
+func (m *Member) logFile() string {
+	if m.options.Disk != 0 {
+		return m.Dir + ".log"
+	}
+	return filepath.Join(m.Dir, "lab.log")
+}
+
 // Log is what the daemon has written so far.
 func (m *Member) Log() string {
-	data, err := os.ReadFile(filepath.Join(m.Dir, "lab.log"))
+	data, err := os.ReadFile(m.logFile())
 	if err != nil {
 		return err.Error()
 	}
