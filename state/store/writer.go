@@ -152,6 +152,12 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 		return
 	}
 	if len(commands) > 0 {
+		if w.giveWay(ctx) {
+			for _, r := range append(commands, others...) {
+				r.answer(Result{}, errNotLeading)
+			}
+			return
+		}
 		w.commands(ctx, commands)
 	}
 	for _, r := range others {
@@ -314,6 +320,33 @@ func (w *writer) undone(ctx context.Context, err error) error {
 	return err
 }
 
+// giveWay reports whether this member must not lead because its disk is almost full, and
+// has the daemon end then: see checkDisk. The node would end by a fault of its own once
+// it can't write (libraft 0.15, seen as a segmentation fault), and
+// say nothing.
+func (w *writer) giveWay(ctx context.Context) bool {
+	left, err := w.dir.space()
+	if err != nil || left >= lowDisk {
+		return false
+	}
+	if alone, asked := w.node.alone(ctx); alone || asked != nil {
+		return false
+	}
+	w.breakOff(fmt.Errorf("the disk of this member's database has %d MiB left, so that another has to lead: make room on the disk, then start the daemon again", left>>20))
+	return true
+}
+
+// lowDisk is how much room a leader needs: the log grows by segments of 8 MiB, which are
+// made ahead.
+const lowDisk = 32 << 20
+
+func (w *writer) breakOff(why error) {
+	select {
+	case w.broken <- why:
+	default: // it was said
+	}
+}
+
 // checkDisk has the daemon end when err says that this member can't write to its disk
 // and others vote. The node would go on leading, so that no member of the cluster could
 // write, and it can't hand the leadership over either (libraft 0.15: "leadership
@@ -325,10 +358,7 @@ func (w *writer) checkDisk(ctx context.Context, err error) {
 	if alone, asked := w.node.alone(ctx); alone || asked != nil {
 		return
 	}
-	select {
-	case w.broken <- fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err):
-	default: // it was said
-	}
+	w.breakOff(fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
 }
 
 // barrier returns a revision that includes all that was acknowledged before, once
