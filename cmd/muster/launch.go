@@ -101,19 +101,24 @@ func (a *app) requested(cmd *cobra.Command, args []string, flags newInstance) (t
 		}
 		t.Client, t.remote = from.Client, from.remote
 	}
+	asked := t
+	if !strings.HasPrefix(flags.target, "@") {
+		// What networks there are besides the cluster's is a member's own.
+		asked = t.aimed(flags.target)
+	}
 	t = t.aimed(flags.target)
 	post = api.InstancesPost{Name: t.name, InstanceType: flags.instanceClass, Type: api.InstanceTypeContainer}
 	if err := a.configFromInput(&post.InstancePut); err != nil {
 		return t, post, err
 	}
-	if err := a.fillInstance(ctx, t, flags, &post); err != nil {
+	if err := a.fillInstance(ctx, asked, flags, &post); err != nil {
 		return t, post, err
 	}
 	if flags.empty {
 		post.Source.Type = "none"
 		return t, post, nil
 	}
-	post.Source, err = a.imageSource(ctx, t, image)
+	post.Source, err = a.imageSource(ctx, asked, image)
 	return t, post, err
 }
 

@@ -70,7 +70,8 @@ func (c *Client) CreateInstance(ctx context.Context, post api.InstancesPost) (*O
 // none. That there is no place is told by the answer, not by the error.
 func (c *Client) PlaceInstance(ctx context.Context, post api.InstancesPost) (api.Placement, error) {
 	var placement api.Placement
-	server, _, err := c.Server(ctx)
+	// The target may be a group, which can't be asked.
+	server, _, err := c.WithTarget("").Server(ctx)
 	if err != nil {
 		return placement, err
 	}

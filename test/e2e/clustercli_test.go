@@ -175,6 +175,68 @@ func TestClusterCommands(t *testing.T) {
 		second.Muster("delete", "c1")
 	})
 
+	t.Run("groups of members are made, filled and emptied", func(t *testing.T) {
+		for _, step := range []struct{ command, want string }{
+			{"cluster group create fast --description quick", "Cluster group fast created\n"},
+			{"cluster group add m2 fast", "Cluster member m2 added to group fast\n"},
+			{"cluster group list -f csv", "default,Default cluster group,2\nfast,quick,1\n"},
+			{"cluster group remove m2 default", "Cluster member m2 removed from group default\n"},
+			{"cluster group show fast", "description: quick\nmembers:\n- m2\nname: fast\n"},
+			{"cluster group rename fast quick", "Cluster group fast renamed to quick\n"},
+			{"__complete launch busybox --target @", "@default\n@quick\n:4\n"},
+			{"__complete cluster group add m2 q", "quick\n:4\n"},
+			{"cluster group assign m2 default", "Cluster member m2 is in default\n"},
+			{"cluster group assign m2 default,quick", "Cluster member m2 is in default, quick\n"},
+		} {
+			if out := second.Muster(strings.Fields(step.command)...); out != step.want {
+				t.Errorf("muster %s printed %q; want %q", step.command, out, step.want)
+			}
+		}
+		for _, format := range []string{"table", "json", "yaml", "compact"} {
+			if out := first.Muster("cluster", "group", "ls", "-f", format); !strings.Contains(out, "quick") {
+				t.Errorf("as %s: %s", format, out)
+			}
+		}
+		if out, err := run(first, "description: slow\nmembers: [m1, m2]\n", "muster", "cluster", "group", "edit", "quick"); err != nil {
+			t.Errorf("cluster group edit: %v: %s", err, out)
+		}
+		if out := second.Run("lxc", "cluster", "group", "list", "local:", "-f", "csv"); !strings.Contains(out, "quick,slow,2\n") {
+			t.Errorf("after edit lxc lists %s", out)
+		}
+		refused(t, first, "name: other\nmembers: []\n", []string{"cluster", "group", "edit", "quick"}, "muster cluster group rename")
+		refused(t, first, "", []string{"cluster", "group", "delete", "quick"}, "among them", "muster cluster group remove MEMBER quick")
+		refused(t, first, "", []string{"cluster", "group", "add", "m1", "quick"}, "already")
+		refused(t, first, "", []string{"cluster", "group", "show", "none"}, "not found", "muster cluster group list")
+		first.Muster("cluster", "group", "remove", "m1", "quick")
+		refused(t, first, "", []string{"cluster", "group", "remove", "m1", "quick"}, "m1 is not in the cluster group quick, but in default")
+	})
+
+	t.Run("a placement is explained", func(t *testing.T) {
+		explain := []string{"placement", "explain", "--no-profiles", "--storage", "default", "--target", "@quick"}
+		out := second.Muster(append(explain, "-f", "csv")...)
+		if !strings.HasPrefix(out, "m1,,,") || !strings.Contains(out, ",target,is not in group quick\nm2,YES,") {
+			t.Errorf("placement explain printed %q", out)
+		}
+		var shown api.Placement
+		if err := json.Unmarshal([]byte(first.Muster(append(explain, "--format=json")...)), &shown); err != nil || shown.Member != "m2" || len(shown.Members) != 2 {
+			t.Errorf("as JSON: %+v, %v", shown, err)
+		}
+		for format, word := range map[string]string{"yaml": "filter: target\n", "table": "| REFUSED BY |"} {
+			if out := first.Muster(append(explain, "--format", format)...); !strings.Contains(out, word) {
+				t.Errorf("as %s: %s; want %q in it", format, out, word)
+			}
+		}
+		// The network is of m1 alone: both live in the machine's own namespace.
+		refused(t, first, "", append(explain, "--network", "musterbr0"), "m2 has no network musterbr0")
+		refused(t, first, "", append(explain, "-c", "limits.memory=900TiB"), "is short of memory", "Error: ")
+		refused(t, first, "", []string{"placement", "explain", "--no-profiles", "--target", "m9"}, `"m9" not found`)
+		if out := second.Muster("list", "-f", "csv"); out != "" {
+			t.Errorf("explaining made instances: %s", out)
+		}
+		first.Muster("cluster", "group", "assign", "m2", "default")
+		first.Muster("cluster", "group", "delete", "quick")
+	})
+
 	t.Run("a pool is made part by part, and an instance where --target says", func(t *testing.T) {
 		for i, m := range members {
 			name := fmt.Sprintf("m%d", i+1)
