@@ -19,10 +19,10 @@ func State(root string) (api.ClusterMemberSysInfo, error) {
 	// The kernel counts in units where bytes would not fit.
 	bytes := func(n uint64) uint64 { return n * uint64(info.Unit) }
 	return api.ClusterMemberSysInfo{
-		Uptime: int64(info.Uptime), LoadAverages: loads(root),
-		TotalRAM: bytes(uint64(info.Totalram)), FreeRAM: bytes(uint64(info.Freeram)),
-		SharedRAM: bytes(uint64(info.Sharedram)), BufferRAM: bytes(uint64(info.Bufferram)),
-		TotalSwap: bytes(uint64(info.Totalswap)), FreeSwap: bytes(uint64(info.Freeswap)),
+		Uptime: info.Uptime, LoadAverages: loads(root),
+		TotalRAM: bytes(info.Totalram), FreeRAM: bytes(info.Freeram),
+		SharedRAM: bytes(info.Sharedram), BufferRAM: bytes(info.Bufferram),
+		TotalSwap: bytes(info.Totalswap), FreeSwap: bytes(info.Freeswap),
 		Processes: info.Procs,
 	}, nil
 }
@@ -30,7 +30,7 @@ func State(root string) (api.ClusterMemberSysInfo, error) {
 // loads are the averages of one, five and fifteen minutes in /proc/loadavg.
 func loads(root string) []float64 {
 	averages := []float64{}
-	for _, field := range strings.Fields(read(root, "proc/loadavg")) {
+	for field := range strings.FieldsSeq(read(root, "proc/loadavg")) {
 		value, err := strconv.ParseFloat(field, 64)
 		if err != nil || len(averages) == 3 {
 			break // what follows counts processes
