@@ -219,7 +219,7 @@ func (c *cluster) files() {
 	wrong := c.number(c.other(home))
 	out := c.through(wrong, "execute a command in c1, which is on "+home+", through "+c.name(wrong), "exec", "c1", "--", "uname", "-n")
 	c.want("the name inside", out, "c1\n")
-	dir := c.TempDir()
+	dir := c.members[c.endpoint].Dir // which goes, however this ends
 	there, back := filepath.Join(dir, "greeting"), filepath.Join(dir, "back")
 	if err := os.WriteFile(there, []byte("hello from outside\n"), 0o600); err != nil {
 		c.Fatal(err)

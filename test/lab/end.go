@@ -115,6 +115,9 @@ func (m *Member) recover() {
 	}
 	var starting sync.WaitGroup
 	for _, peer := range m.peers {
+		if !peer.destroyed && peer.daemon != nil && peer.Ended() {
+			m.t.Errorf("a daemon ended by itself\n%s", tail(peer.Log(), 25))
+		}
 		switch {
 		case peer.destroyed:
 		case peer.daemon != nil:
