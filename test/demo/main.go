@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -44,6 +45,9 @@ func run() int {
 	began := time.Now()
 	s.run(func() { play(s) })
 	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		fmt.Fprintln(os.Stderr, "demo: not done within", patience)
+		return 1
 	case s.Failed():
 		fmt.Fprintln(os.Stderr, "demo: failed")
 		return 1

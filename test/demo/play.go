@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,7 @@ func play(s *stage) {
 	c.move()
 	c.killLeader()
 	c.muster("stop c1", "stop", "c1")
-	c.muster("delete everything", append([]string{"delete", "--force"}, launched...)...)
+	c.muster("delete everything", append([]string{"delete", "--force"}, slices.Sorted(maps.Keys(c.instances()))...)...)
 	fmt.Println()
 }
 
@@ -263,6 +264,10 @@ func (c *cluster) killLeader() {
 		} else {
 			elsewhere = name
 		}
+	}
+	if there == "" {
+		there = "c0"
+		c.muster("launch one more on "+c.name(leader), "launch", "busybox", there, "--target", c.name(leader))
 	}
 	process, err := c.process(there)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 // stage is what the demo plays on: the lab's T, and the list of what was done.
 type stage struct {
 	ctx context.Context //nolint:containedctx // lab.T hands it out, as a test does
+	// steps are added to by one goroutine at a time: the play, and then its end.
+	steps []step
 
 	mu       sync.Mutex
 	cleanups []func() // guarded by mu
@@ -23,7 +25,6 @@ type stage struct {
 	// ending is set when the clean-up begins: what fails from then on is told even
 	// though ctx is done. Guarded by mu.
 	ending bool
-	steps  []step
 }
 
 // step is something that was done.
@@ -132,7 +133,7 @@ func (s *stage) Error(args ...any) { s.Errorf("%s", fmt.Sprint(args...)) }
 func (s *stage) Errorf(format string, args ...any) {
 	s.mu.Lock()
 	interrupted := s.ctx.Err() != nil && !s.ending
-	s.failed = s.failed || !interrupted || s.ctx.Err() == context.DeadlineExceeded
+	s.failed = s.failed || !interrupted
 	s.mu.Unlock()
 	if !interrupted {
 		s.Logf(format, args...)
