@@ -230,7 +230,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: m.Roles, FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
+			Roles: slices.Clone(m.Roles), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
 		},
 	}
 }
