@@ -72,6 +72,8 @@ type member struct {
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
 	anew atomic.Bool
+	// stopping says that the daemon was told to end, which goes before beginning anew.
+	stopping atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
@@ -137,7 +139,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		return false, err
 	}
 	err = m.run(ctx, lending)
-	return m.anew.Load() && ctx.Err() == nil, err
+	return m.anew.Load() && !m.stopping.Load() && ctx.Err() == nil, err
 }
 
 // lent is a listener that outlives its user: closing it only ends Accept.
@@ -423,6 +425,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		case <-ctx.Done():
 		case <-m.ended:
 		case <-power:
+			m.stopping.Store(true)
 			m.log.Warn("the power fails: stopping all instances")
 			if err := m.cluster.StopAll(ctx); err != nil {
 				m.log.Error("stop all instances", "error", err)
@@ -555,8 +558,7 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
-	// Who asks for the end means it, also when the daemon was about to begin anew.
-	m.anew.Store(false)
+	m.stopping.Store(true)
 	m.end()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"muster/cluster"
 	"muster/cluster/pki"
 	"muster/rpc/rest/api"
+	"muster/rpc/rest/machine"
 	"muster/state"
 	"muster/state/store"
 )
@@ -50,6 +51,8 @@ type members struct {
 	operations OperationStore
 	daemon     Daemon
 	host       Host
+	// pools is nil on a server without storage.
+	pools PoolStore
 }
 
 func (x members) routes() []route {
@@ -97,6 +100,11 @@ func (x members) routes() []route {
 			pattern: "DELETE /1.0/cluster/members/{name}", access: admin, handle: x.remove,
 			summary: "Remove a member", query: []parameter{{"force", "integer", "1 removes a member that is offline."}},
 			description: "The member is out when the answer arrives, open connections included.",
+		},
+		{
+			pattern: "GET /1.0/cluster/members/{name}/state", access: trusted, on: namedMember, handle: x.state,
+			summary: "Show how a member's machine is doing", returns: api.ClusterMemberState{},
+			announces: []string{"cluster_member_state"},
 		},
 		{
 			pattern: "POST /internal/join", access: public, handle: x.admit,
@@ -222,7 +230,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: m.Roles, FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
+			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
 		},
 	}
 }
@@ -233,6 +241,27 @@ func (x members) get(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return tagged(etag(m.Revision), showMember(m)), nil
+}
+
+func (x members) state(r *http.Request) (any, error) {
+	if name := r.PathValue("name"); name != x.host.Name() {
+		return nil, state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+	}
+	info, err := machine.State("/")
+	if err != nil {
+		return nil, err
+	}
+	shown := api.ClusterMemberState{SysInfo: info, StoragePools: map[string]api.ResourcesStoragePool{}}
+	if x.pools == nil {
+		return shown, nil
+	}
+	for _, pool := range x.view().Pools() {
+		// A pool that is not on this member, or broken there, must not hide the rest.
+		if found, err := x.pools.PoolResources(r.Context(), pool.Name); err == nil {
+			shown.StoragePools[pool.Name] = showSpace(found)
+		}
+	}
+	return shown, r.Context().Err()
 }
 
 func (x members) token(r *http.Request) (any, error) {

@@ -67,6 +67,7 @@ var extensions = []extension{
 	{"clustering_edit_roles", "members can be edited; their roles are the cluster's to give", "TestGroups"},
 	{"clustering_failure_domains", "members have failure domains, over which instances and votes are spread", "TestGroups"},
 	{"clustering_groups", "members are in groups, which instances can be aimed at", "TestGroups"},
+	{"cluster_member_state", "members tell how their machines are doing", "TestMemberState"},
 	{"storage_volume_state", "volumes tell the space they take", "TestLXC"},
 }
 

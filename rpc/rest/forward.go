@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,6 +53,9 @@ type policy struct {
 	thing func(*http.Request) Thing
 	// target says that ?target= may name the member.
 	target bool
+	// named says that {name} is the member. One that is offline is refused at once,
+	// instead of when nothing has come from it for long.
+	named bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
 	// orHere says that the member that was asked answers when the other can't be reached.
@@ -65,6 +69,8 @@ type policy struct {
 var (
 	// toTarget is answered by the member that ?target= names.
 	toTarget = policy{target: true}
+	// namedMember is answered by member {name}.
+	namedMember = policy{named: true}
 	// everyMember is a list to which each member adds its rows.
 	everyMember = policy{everyone: true}
 	// instanceOwner is answered by the host of instance {name}.
@@ -110,6 +116,9 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		}
 		return name, nil
 	}
+	if p.named {
+		return s.named(r.PathValue("name"))
+	}
 	if p.thing == nil || s.cfg.Placement == nil {
 		return "", nil
 	}
@@ -122,6 +131,19 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		return "", err
 	}
 	return owner, nil
+}
+
+// named resolves a policy that goes by the member's name.
+func (s *Server) named(name string) (string, error) {
+	switch {
+	case s.cfg.Placement == nil || name == s.cfg.Placement.Self():
+		return "", nil
+	case !s.cfg.Placement.Member(name):
+		return "", state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+	case !slices.Contains(s.cfg.Placement.Others(), name):
+		return "", state.Errorf(state.ErrUnavailable, "member %q is offline", name)
+	}
+	return name, nil
 }
 
 // placed resolves a policy that goes by the request's body, and puts the body back.

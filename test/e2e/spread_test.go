@@ -280,6 +280,7 @@ func TestInstancesOnEveryMember(t *testing.T) {
 			}
 			return ""
 		})
+		status(t, first, "m1 Online", "m2 Online", "m3 Online")
 		first.Run("lxc", "storage", "delete", "local:late")
 	})
 }

@@ -54,7 +54,8 @@ func (m *Member) destroy() {
 	if m.options.Disk != 0 {
 		_ = os.Remove(m.logFile()) // it was shown if it matters
 	}
-	if err := os.RemoveAll(m.Dir); err != nil {
+	// What was left is reported, and does not stay.
+	if err := remove(m.Dir); err != nil {
 		m.t.Errorf("remove the member's directory: %v", err)
 	}
 }
@@ -117,6 +118,9 @@ func (m *Member) recover() {
 	}
 	var starting sync.WaitGroup
 	for _, peer := range m.peers {
+		if !peer.destroyed && peer.daemon != nil && peer.Ended() {
+			m.t.Errorf("a daemon ended by itself\n%s", tail(peer.Log(), 25))
+		}
 		switch {
 		case peer.destroyed:
 		case peer.daemon != nil:

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -38,7 +37,7 @@ type Member struct {
 	// Dir is the daemon's directory, Bin where its programs are.
 	Dir, Bin string
 
-	t testing.TB
+	t T
 	// holders are the members whose things are removed before this one goes.
 	holders []*Member
 	// peers are the members of the same cluster, this one among them: those that are
@@ -57,7 +56,7 @@ type Member struct {
 }
 
 // NeedsRoot skips the test by name when it cannot run here.
-func NeedsRoot(t testing.TB) {
+func NeedsRoot(t T) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: runs real containers")
@@ -66,7 +65,7 @@ func NeedsRoot(t testing.TB) {
 
 // Programs returns the directory with musterd, muster and muster-shim as built
 // by `make build`, or builds them into a directory of the test.
-func Programs(t testing.TB) string {
+func Programs(t T) string {
 	t.Helper()
 	if dir := os.Getenv("MUSTER_TEST_BIN"); dir != "" {
 		return dir
@@ -82,7 +81,7 @@ func Programs(t testing.TB) string {
 	return bin
 }
 
-func moduleRoot(t testing.TB) string {
+func moduleRoot(t T) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -93,7 +92,7 @@ func moduleRoot(t testing.TB) string {
 
 // Start runs a daemon in a fresh directory until the test ends, and waits until
 // it answers. What the daemon left on the machine is removed with it.
-func Start(t testing.TB, options Options) *Member {
+func Start(t T, options Options) *Member {
 	t.Helper()
 	NeedsRoot(t)
 	sweep(t)

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,7 +24,7 @@ import (
 // The namespaces have no names, and so are gone with the last process in them, however
 // this one ends.
 type Network struct {
-	t   testing.TB
+	t   T
 	hub *space
 
 	mu sync.Mutex
@@ -54,7 +53,7 @@ const (
 
 // NewNetwork makes a switch without cables. It is there until the test ends, and a
 // process that still is in one of its namespaces then is a failure.
-func NewNetwork(t testing.TB) *Network {
+func NewNetwork(t T) *Network {
 	t.Helper()
 	NeedsRoot(t)
 	n := &Network{t: t, cut: map[[2]*Member]bool{}, loss: map[*Member]int{}}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +28,7 @@ var sweeping sync.Once
 
 // sweep removes, once in a process, what labs left that did not come to their end:
 // killed, or out of time. Their namespaces go with their processes.
-func sweep(t testing.TB) {
+func sweep(t T) {
 	t.Helper()
 	sweeping.Do(func() {
 		dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*-*")) // the pattern is right
