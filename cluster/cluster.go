@@ -33,16 +33,19 @@ type Config struct {
 	// MemberID is this member's, in both consensus logs.
 	MemberID string
 	// Coord and Identity are what membership is made of; Address is where the API
-	// listens, and Reach tries whether another server answers at an address.
+	// listens, and Reach tries whether the server with that certificate answers at an
+	// address.
 	Coord    *coord.Node
 	Identity *pki.Identity
 	Address  func() string
-	Reach    func(ctx context.Context, address string) error
+	Reach    func(ctx context.Context, address, fingerprint string) error
 	Pinger   Pinger
 	// Remote asks other members; nil for a server that never has any. Remember makes
 	// sure that it reaches a member that is about to be removed until forget is called.
 	Remote   Remote
 	Remember func(memberID string) (forget func())
+	// Virtual holds the cluster's virtual address; nil for a server that never does.
+	Virtual VirtualAddress
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made
@@ -66,6 +69,10 @@ type Cluster struct {
 
 	// gossip is nil while this member takes no part in one.
 	gossip atomic.Pointer[gossip.Gossip]
+
+	certificateMu sync.Mutex
+	// certificate is the setting that was last taken over; see takeCertificate.
+	certificate string // guarded by certificateMu
 
 	profilesMu sync.Mutex
 	// profiles are the profiles as the running instances here have them.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -42,7 +43,10 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 		return OperationInfo{}, err
 	}
 	// The operation that shows a token is in the one log, the token in the other.
-	if err := errors.Join(c.store.Barrier(ctx), c.cfg.Coord.Barrier(ctx)); err != nil {
+	if err := c.store.Barrier(ctx); err != nil {
+		return OperationInfo{}, err
+	}
+	if err := c.cfg.Coord.Barrier(ctx); err != nil {
 		return OperationInfo{}, err
 	}
 	view := c.store.View()
@@ -56,6 +60,10 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 		if op, err := c.ops.Get(token.Operation); err == nil && !op.Final() && token.ExpiresAt.After(c.now()) {
 			return OperationInfo{}, state.Errorf(state.ErrExists, "a join token for member %q waits already: \"lxc cluster revoke-token %s\" withdraws it", name, name)
 		}
+	}
+	// The token is to carry the certificate as it is by now, everywhere.
+	if err := c.takeCertificate(view); err != nil {
+		return OperationInfo{}, err
 	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails since Go 1.24
@@ -85,6 +93,9 @@ type JoinRequest struct {
 	Capacity state.Resources `json:"capacity"`
 	// Protocol is its JoinProtocol.
 	Protocol int `json:"protocol"`
+	// Fingerprint is that of the certificate which the server shows now, so that whoever
+	// answers at Address is known to be it.
+	Fingerprint string `json:"fingerprint"`
 	// Request is a certificate request in PEM form, made by pki.MakeRequest.
 	Request string `json:"request"`
 	// Pools and Networks are the configuration keys that differ on this member, by the
@@ -152,7 +163,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	if err := c.cfg.Reach(ctx, join.Address); err != nil {
+	if err := c.cfg.Reach(ctx, join.Address, join.Fingerprint); err != nil {
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
 	}
 	err = c.apply(ctx, store.ConsumeToken{
@@ -173,6 +184,24 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address})
 	}
 	return answer, nil
+}
+
+// Membership reports whether the holder of a member's certificate, in DER form, is a
+// member still, as of now anywhere in the cluster. Who shows no certificate of this
+// cluster's authority is told nothing (state.ErrForbidden).
+func (c *Cluster) Membership(ctx context.Context, certificate []byte) (bool, error) {
+	leaf, err := x509.ParseCertificate(certificate)
+	if err == nil {
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: c.cfg.Identity.Authorities(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	}
+	if err != nil || pki.MemberOf(leaf) == "" {
+		return false, state.Errorf(state.ErrForbidden, "not authorized: this is for servers that are or were members of this cluster")
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return false, err
+	}
+	m, err := c.store.View().MemberByID(pki.MemberOf(leaf))
+	return err == nil && m.Config[store.LostKey] == "", nil
 }
 
 // checkJoinConfig refuses configuration for pools and networks that do not exist, or

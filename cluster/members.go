@@ -72,6 +72,11 @@ func (c *Cluster) Member(ctx context.Context, name string) (MemberInfo, error) {
 func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	info := MemberInfo{Member: m, Roles: []string{}, Status: "Online", Message: "Fully operational"}
 	known, found := c.cfg.Coord.Member(m.ID)
+	if m.Config[store.LostKey] != "" {
+		info.Status = "Offline"
+		info.Message = "It was given up when the cluster was recovered: remove it with force, which forgets its instances"
+		return info
+	}
 	if !found {
 		info.Status, info.Message = "Offline", "It is joining"
 		return info
@@ -99,6 +104,9 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 func (c *Cluster) Online(memberID string) bool {
 	if c.cfg.Coord == nil {
 		return true // alone
+	}
+	if m, err := c.store.View().MemberByID(memberID); err == nil && m.Config[store.LostKey] != "" {
+		return false
 	}
 	known, found := c.cfg.Coord.Member(memberID)
 	return !found || known.Verdict != coord.Offline
@@ -160,6 +168,9 @@ func (c *Cluster) tellFactsOnce(ctx context.Context) error {
 	}
 	return c.apply(ctx, store.SetMemberFacts{Name: self.Name, Architecture: architecture, Capacity: capacity})
 }
+
+// UsableAddress refuses addresses at which no other member could reach this one.
+func UsableAddress(address string) error { return usable(address) }
 
 // usable refuses addresses at which no other member could reach this one.
 func usable(address string) error {
@@ -228,7 +239,10 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 	if m.ID == c.cfg.MemberID {
 		return c.removeThroughAnother(ctx, view, name, force)
 	}
-	online := c.Online(m.ID)
+	online, lost := c.Online(m.ID), m.Config[store.LostKey] != ""
+	if lost && force {
+		return c.apply(ctx, store.DeleteMember{Name: name, Instances: true})
+	}
 	if !force && !online {
 		return state.Errorf(state.ErrConflict, "member %q is offline and can't be told: use force to remove it all the same", name)
 	}

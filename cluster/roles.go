@@ -139,6 +139,10 @@ func (c *Cluster) tendRolesOnce(ctx context.Context) error {
 	if err != nil || leader != c.cfg.MemberID {
 		return nil // an election is under way, or its winner does it
 	}
+	// A member that dies while it is made a voter blocks the database's list of members
+	// for a while; the coordination log's must not wait for that.
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	return c.assignDatabase(ctx)
 }
 
@@ -151,7 +155,7 @@ func (c *Cluster) decide(ctx context.Context) error {
 	members := c.cfg.Coord.Members()
 	leaving := map[string]bool{}
 	for _, m := range view.Members() {
-		leaving[m.ID] = m.Config[store.LeavingKey] != ""
+		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
 	}
 	wanted := map[string]bool{}
 	for id, role := range decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby)) {

@@ -26,6 +26,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tellFacts(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
 	if c.cfg.Coord != nil {
+		group.Go(func() error { return c.tendCertificate(ctx) })
+		group.Go(func() error { return c.tendVirtual(ctx) })
 		group.Go(func() error { return c.tendRoles(ctx) })
 		group.Go(func() error { return c.tendVerdicts(ctx) })
 	}

@@ -26,6 +26,9 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 		ExpectRevision: expectCluster, ExpectLocalRevision: expectMember,
 	}
 	for _, setting := range view.Settings("") {
+		if state.HiddenSetting(setting.Key) {
+			continue
+		}
 		command.Cluster[setting.Key] = ""
 	}
 	for _, setting := range view.Settings(self) {
@@ -38,8 +41,16 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 			command.Cluster[key] = value
 		}
 	}
+	if err := checkVirtual(view, config); err != nil {
+		return err
+	}
 	before, after := view.Setting(self, "core.https_address"), config["core.https_address"]
 	moved := before != after && c.cfg.Listen != nil
+	if moved && c.Clustered() {
+		if err := usable(after); err != nil {
+			return err
+		}
+	}
 	if moved {
 		if err := c.cfg.Listen(ctx, after); err != nil {
 			return fmt.Errorf("core.https_address: %w", err)

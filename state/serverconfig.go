@@ -1,5 +1,10 @@
 package state
 
+import (
+	"net/netip"
+	"strings"
+)
+
 // serverKeys are the configuration keys of the server: of the whole cluster, or
 // of one member.
 var serverKeys = table{
@@ -12,17 +17,35 @@ var serverKeys = table{
 		{Name: "cluster.max_voters", Help: "members that vote on the database", Default: "3", check: oneOf("1", "3", "5", "7")},
 		{Name: "cluster.offline_threshold", Help: "seconds after which a member that answers nobody is offline", Default: "2", check: aNumber(1, 3600)},
 		{Name: "cluster.images_minimal_replica", Help: "members that keep each image; -1 is all", Default: "3", check: allOr(aNumber(1, 100))},
+		{Name: "cluster.virtual_address", Help: "address/prefix that one online member holds, for clients that know one endpoint", check: aPrefix},
+		{Name: "cluster.virtual_address.interface", Help: "interface of this member that takes it; empty is the one with this member's own address", Member: true},
 		{Name: "images.compression_algorithm", Help: "compression of published images", Default: "gzip", check: oneOf("gzip", "zstd", "xz", "bzip2", "none")},
 		{Name: "user.", Help: "anything you like", lines: true},
 	},
 	missing: []string{
 		"backups.", "candid.", "cluster.fence_after", "cluster.heal", "cluster.healing_threshold", "cluster.https_address",
-		"cluster.join_token_expiry", "cluster.network_latency", "cluster.virtual_address", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
+		"cluster.join_token_expiry", "cluster.network_latency", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
 		"core.https_allowed_methods", "core.https_allowed_origin", "core.https_trusted_proxy", "core.metrics_address", "core.metrics_authentication",
 		"core.proxy_http", "core.proxy_https", "core.proxy_ignore_hosts", "core.remote_token_expiry", "core.storage_buckets_address",
 		"core.trust_ca_certificates", "images.auto_update_cached", "images.auto_update_interval", "images.default_architecture", "images.remote_cache_expiry", "instances.",
 		"loki.", "maas.", "network.", "rbac.", "storage.",
 	},
+}
+
+// HiddenPrefix begins the names of settings that are the cluster's own: nobody is shown
+// them, and nobody sets them through the server's configuration.
+const HiddenPrefix = "volatile."
+
+// HiddenSetting reports whether a setting is the cluster's own.
+func HiddenSetting(key string) bool { return strings.HasPrefix(key, HiddenPrefix) }
+
+// aPrefix checks for an address that a machine can have, with the size of its network.
+func aPrefix(value string) error {
+	prefix, err := netip.ParsePrefix(value)
+	if err != nil || prefix.Addr().Is4In6() || prefix.Addr().IsUnspecified() || prefix.Addr().IsLoopback() || prefix.Addr().IsMulticast() || prefix.Bits() == 0 {
+		return Errorf(ErrInvalid, "want an address of the members' network with the size of that network, such as 192.0.2.10/24")
+	}
+	return nil
 }
 
 // ServerKeys lists the keys of the server configuration.

@@ -58,15 +58,19 @@ func (n *Node) Assign(ctx context.Context, wanted map[string]bool) error {
 			if err := step(n.raft.AddNonvoter(server, address, 0, changeTimeout)); err != nil {
 				return err
 			}
-		case !wanted[id] && suffrage == raft.Voter:
-			if err := step(n.raft.DemoteVoter(server, 0, changeTimeout)); err != nil {
+		}
+	}
+	// Members that go may be dead: their votes are to be gone before any that counts is.
+	for _, id := range slices.Sorted(maps.Keys(present)) {
+		if _, keep := wanted[id]; !keep && id != n.cfg.ID {
+			if err := step(n.raft.RemoveServer(raft.ServerID(id), 0, changeTimeout)); err != nil {
 				return err
 			}
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(present)) {
-		if _, keep := wanted[id]; !keep && id != n.cfg.ID {
-			if err := step(n.raft.RemoveServer(raft.ServerID(id), 0, changeTimeout)); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		if !wanted[id] && id != n.cfg.ID && present[id] == raft.Voter {
+			if err := step(n.raft.DemoteVoter(raft.ServerID(id), 0, changeTimeout)); err != nil {
 				return err
 			}
 		}

@@ -137,8 +137,12 @@ func (d *diskLog) cleanIndex() uint64 {
 	return index
 }
 
-// markClean records how far the log had been applied.
+// markClean records how far the log had been applied. A member that stops before it has
+// heard from the others knows less than it did before, and takes nothing back.
 func (d *diskLog) markClean(applied uint64) error {
+	if applied <= d.cleanIndex() {
+		return nil
+	}
 	path := filepath.Join(d.dir, cleanFile)
 	if err := os.WriteFile(path+".tmp", strconv.AppendUint(nil, applied, 10), 0o600); err != nil {
 		return err

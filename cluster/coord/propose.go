@@ -57,7 +57,7 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 			return 0, unknown
 		}
 		if time.Now().After(giveUp) {
-			return 0, notApplied("the cluster has no coordinator now: the change was not applied, try again later")
+			return 0, notApplied("the cluster has no coordinator now: the change was not applied; try again when most of its database members are up (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)")
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):

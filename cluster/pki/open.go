@@ -2,12 +2,15 @@ package pki
 
 import (
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -83,18 +86,54 @@ func assemble(dir, wantID string, authority, server, member *Pair) (*Identity, e
 // disk and for connections made from now on. The pair is checked first; errors
 // are of kind state.ErrInvalid. It must not be called twice at once.
 func (i *Identity) ReplaceServer(certPEM, keyPEM []byte) error {
-	if _, err := ParseCertificate(string(certPEM)); err != nil {
-		return err
-	}
-	pair, err := newPair(certPEM, keyPEM)
+	pair, err := serverPair(certPEM, keyPEM)
 	if err != nil {
-		return state.Errorf(state.ErrInvalid, "the certificate and the key do not belong together: %w", err)
+		return err
 	}
 	if err := (store{dir: i.dir}).install(ServerCertificateFile, ServerKeyFile, pair); err != nil {
 		return err
 	}
 	i.server.Store(pair)
 	return nil
+}
+
+// CheckServer refuses (state.ErrInvalid) what can't be a cluster certificate with its
+// key at now. The certificate may be followed by those that lead to its authority.
+func CheckServer(certPEM, keyPEM []byte, now time.Time) error {
+	pair, err := serverPair(certPEM, keyPEM)
+	if err != nil {
+		return err
+	}
+	leaf := pair.Leaf
+	switch {
+	case now.After(leaf.NotAfter):
+		return state.Errorf(state.ErrInvalid, "the certificate expired on %s: make a new one", leaf.NotAfter.UTC().Format(time.DateOnly))
+	case now.Before(leaf.NotBefore):
+		return state.Errorf(state.ErrInvalid, "the certificate is not valid before %s: check the clocks of both machines", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if key, isRSA := leaf.PublicKey.(*rsa.PublicKey); isRSA && key.N.BitLen() < 2048 {
+		return state.Errorf(state.ErrInvalid, "the certificate has an RSA key of %d bits, which clients refuse: use at least 2048, or ECDSA", key.N.BitLen())
+	}
+	if MemberOf(leaf) != "" {
+		return state.Errorf(state.ErrInvalid, "this is the certificate of a member: it must not be shown to clients")
+	}
+	return nil
+}
+
+// serverPair reads a cluster certificate with its key.
+func serverPair(certPEM, keyPEM []byte) (*Pair, error) {
+	block, _ := pem.Decode(certPEM)
+	if block == nil {
+		return nil, state.Errorf(state.ErrInvalid, "the certificate is not in PEM form: it begins with -----BEGIN CERTIFICATE-----")
+	}
+	if key, _ := pem.Decode(keyPEM); key == nil || block.Type != "CERTIFICATE" || !strings.Contains(key.Type, "PRIVATE KEY") {
+		return nil, state.Errorf(state.ErrInvalid, "want a certificate and its private key, both in PEM form, in this order")
+	}
+	pair, err := newPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, state.Errorf(state.ErrInvalid, "the certificate and the key do not belong together: %w", err)
+	}
+	return pair, nil
 }
 
 // newPair checks that the two belong together.

@@ -36,6 +36,15 @@ type bookContent struct {
 	// Joined says that this member joined a cluster that others began.
 	Joined bool                    `json:"joined"`
 	Peers  map[string]cluster.Peer `json:"peers"`
+	// Moved are members that were given another address here, on this machine's disk,
+	// and have not recorded it in the state plane yet.
+	Moved map[string]move `json:"moved,omitempty"`
+}
+
+// move says that a member is at To, and no longer where the state plane has it.
+type move struct {
+	From string `json:"from"`
+	To   string `json:"to"`
 }
 
 // openBook reads the book in dir; a member that never had others has an empty one.
@@ -142,26 +151,37 @@ func (b *book) others(id string) int {
 	return count
 }
 
-// follow takes the members over from the state plane. It returns those that are gone.
-func (b *book) follow(view *store.View) (gone []string, err error) {
+// follow takes the members over from the state plane. It returns those that are gone,
+// and those that are elsewhere by now.
+func (b *book) follow(view *store.View) (gone, elsewhere []string, err error) {
 	peers := map[string]cluster.Peer{}
 	for _, m := range view.Members() {
-		if m.Address != "" {
+		if m.Address != "" && m.Config[store.LostKey] == "" {
 			peers[m.ID] = cluster.Peer{ID: m.ID, Name: m.Name, Address: m.Address}
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if maps.Equal(peers, b.content.Peers) {
-		return nil, nil
+	moved := map[string]move{}
+	for id, to := range b.content.Moved {
+		if peer, stays := peers[id]; stays && peer.Address == to.From {
+			moved[id], peer.Address = to, to.To
+			peers[id] = peer
+		}
 	}
-	for id := range b.content.Peers {
-		if _, stays := peers[id]; !stays {
+	if maps.Equal(peers, b.content.Peers) && maps.Equal(moved, b.content.Moved) {
+		return nil, nil, nil
+	}
+	b.content.Moved = moved
+	for id, before := range b.content.Peers {
+		if now, stays := peers[id]; !stays {
 			gone = append(gone, id)
+		} else if now.Address != before.Address {
+			elsewhere = append(elsewhere, id)
 		}
 	}
 	b.content.Peers = peers
-	return gone, writeBook(b.path, b.content)
+	return gone, elsewhere, writeBook(b.path, b.content)
 }
 
 // writeBook replaces the file whole.
@@ -192,4 +212,43 @@ func writeWhole(path string, data []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// named returns the ID of the member of that name, or "".
+func (b *book) named(name string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, peer := range b.content.Peers {
+		if peer.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
+// relocate gives a member another address, which counts until the state plane has
+// another one than now.
+func (b *book) relocate(id, address string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	peer := b.content.Peers[id]
+	from := peer.Address
+	if earlier, moved := b.content.Moved[id]; moved {
+		from = earlier.From
+	}
+	if b.content.Moved == nil {
+		b.content.Moved = map[string]move{}
+	}
+	b.content.Moved[id] = move{From: from, To: address}
+	peer.Address = address
+	b.content.Peers[id] = peer
+	return writeBook(b.path, b.content)
+}
+
+// moved returns where the member with that ID was said to be, on this disk.
+func (b *book) moved(id string) (move, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	to, found := b.content.Moved[id]
+	return to, found
 }

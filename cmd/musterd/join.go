@@ -68,7 +68,8 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	}
 	body, err := json.Marshal(cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
-		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol, Request: string(request),
+		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol,
+		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
 		Pools: join.Pools, Networks: join.Networks,
 	})
 	if err != nil {
@@ -133,8 +134,9 @@ func admission(ctx context.Context, address, fingerprint string, body []byte) (c
 	return answer, json.Unmarshal(envelope.Metadata, &answer)
 }
 
-// reach tries whether a server answers at an address, whoever it is.
-func reach(ctx context.Context, address string) error {
+// reach tries whether the server with that certificate answers at an address, and not
+// another one that the address leads to from here.
+func reach(ctx context.Context, address, fingerprint string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}} //nolint:gosec // only whether somebody answers is asked
@@ -142,7 +144,11 @@ func reach(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	defer conn.Close()
+	if got := pki.Fingerprint(conn.(*tls.Conn).ConnectionState().PeerCertificates[0]); got != fingerprint {
+		return fmt.Errorf("another server answers there, with certificate %.12s", got)
+	}
+	return nil
 }
 
 // finishJoining makes an admitted server the member that it was admitted as: it drops
@@ -187,10 +193,21 @@ func dropLogs(dir string) error {
 	return nil
 }
 
+// lobbyAfter is how long a start may take before the local socket says what it waits for.
+const lobbyAfter = 2 * time.Second
+
+var errWaiting = state.Errorf(state.ErrUnavailable, "this member waits for the others: most of the cluster's database members must be up (\"musterd cluster list-database\" shows them once this daemon is stopped; if they are gone for good, \"musterd cluster recover-from-quorum-loss\")")
+
 // awaitMembership returns once this member sees itself in the state plane: most of
 // the database's members are up, and the cluster's leaders have let this one in.
 func (m *member) awaitMembership(ctx context.Context) error {
-	told := time.Now()
+	began, told := time.Now(), time.Now()
+	var waiting *lobby
+	defer func() {
+		if waiting != nil {
+			waiting.close()
+		}
+	}()
 	for {
 		asking, cancel := context.WithTimeout(ctx, time.Second)
 		err := m.store.Barrier(asking)
@@ -203,8 +220,22 @@ func (m *member) awaitMembership(ctx context.Context) error {
 		if time.Since(told) > 5*time.Second {
 			told = time.Now()
 			m.log.Warn("waiting for the cluster to let this member in: most of its database members must be up", "error", err)
+			if err := m.askMembership(ctx, time.Second); err != nil {
+				return err
+			}
+		}
+		if waiting == nil && time.Since(began) > lobbyAfter {
+			local, err := m.socket()
+			if err != nil {
+				return err
+			}
+			if waiting, err = openLobby(local, errWaiting, m.end); err != nil {
+				return err
+			}
 		}
 		select {
+		case <-m.ended:
+			return errEnded
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()

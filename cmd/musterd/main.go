@@ -60,7 +60,7 @@ different directories run side by side.`,
 	root.Flags().StringVar(&options.logfile, "logfile", "", "write the log to this file besides standard error")
 	root.PersistentFlags().BoolVarP(&options.debug, "debug", "d", false, "log everything")
 	root.PersistentFlags().BoolVarP(&options.verbose, "verbose", "v", false, "log what happens")
-	root.AddCommand(initCommand(), waitReadyCommand(), shutdownCommand(), activateCommand(), sqlCommand(), &cobra.Command{
+	root.AddCommand(initCommand(), waitReadyCommand(), shutdownCommand(), activateCommand(), sqlCommand(), clusterCommand(), &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"muster/cluster/coord"
 	"muster/rpc/mux"
@@ -91,7 +93,50 @@ func (m *member) dial(ctx context.Context, id, protocol string) (net.Conn, error
 	if !known {
 		return nil, state.Errorf(state.ErrUnavailable, "nobody knows where member %s is", id)
 	}
+	// The coordination log may have told of a move before the state plane could, or the
+	// other way round.
+	if c := m.planes.coord.Load(); c != nil {
+		if heard, known := c.Member(id); known && heard.Address != "" && heard.Address != found.Address {
+			return m.dialEither(ctx, id, protocol, found.Address, heard.Address)
+		}
+	}
 	return m.mux.Dial(ctx, id, found.Address, protocol)
+}
+
+// dialEither tries several addresses at once and returns the first connection: whoever
+// answers has shown that it is the member.
+func (m *member) dialEither(ctx context.Context, id, protocol string, addresses ...string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		conn net.Conn
+		err  error
+	}
+	outcomes := make(chan outcome, len(addresses))
+	for _, address := range addresses {
+		go func() { // waited for by its outcome
+			conn, err := m.mux.Dial(ctx, id, address, protocol)
+			outcomes <- outcome{conn, err}
+		}()
+	}
+	var won net.Conn
+	var failed []error
+	for range addresses {
+		next := <-outcomes
+		switch {
+		case next.err != nil:
+			failed = append(failed, next.err)
+		case won == nil:
+			won = next.conn
+			cancel() // the others give up
+		default:
+			_ = next.conn.Close()
+		}
+	}
+	if won != nil {
+		return won, nil
+	}
+	return nil, errors.Join(failed...)
 }
 
 // admit lets in who is a member. One that was removed just now is still told so.
@@ -168,11 +213,38 @@ func (m *member) answerPeers(ctx context.Context) {
 	})
 }
 
+// moveGrace is how long connections to a member's former address stay, for what goes on
+// over them, such as the request that moved it.
+const moveGrace = time.Second
+
+// reconnect has the connections with members that moved made anew: those over an address
+// that is gone would be silent for a long while before they break. When this member
+// itself has moved, these are all it has.
+func (m *member) reconnect(ctx context.Context, elsewhere []string) {
+	if len(elsewhere) == 0 {
+		return
+	}
+	self := m.identity.MemberID()
+	if slices.Contains(elsewhere, self) {
+		elsewhere = m.book.ids(self)
+	}
+	m.background.Go(func() {
+		select {
+		case <-time.After(moveGrace):
+		case <-ctx.Done():
+			return
+		}
+		for _, id := range elsewhere {
+			m.mux.CutMember(id)
+		}
+	})
+}
+
 // keepBook keeps the book up to date, and cuts off whoever is a member no longer.
 func (m *member) keepBook(ctx context.Context) error {
 	for {
 		view := m.store.View()
-		gone, err := m.book.follow(view)
+		gone, elsewhere, err := m.book.follow(view)
 		if err != nil {
 			m.log.Error("write down where the members are", "error", err)
 		}
@@ -181,6 +253,7 @@ func (m *member) keepBook(ctx context.Context) error {
 			m.peers.Forget(id)
 			m.book.wasCut(id)
 		}
+		m.reconnect(ctx, elsewhere)
 		if err := m.store.WaitRevision(ctx, view.Revision()+1); ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx is how this ends
 		} else if err != nil {

@@ -62,6 +62,9 @@ type member struct {
 	rest     *rest.Server
 	driver   runtime.Driver
 
+	// socket opens the local socket, or returns it when it is open.
+	socket func() (net.Listener, error)
+
 	// background counts what answers other members, from open to close;
 	// stopBackground ends it.
 	background     sync.WaitGroup
@@ -77,6 +80,8 @@ type member struct {
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
+
+	closeOnce sync.Once
 }
 
 // serve runs the daemon until ctx ends or it is told to shut down.
@@ -123,16 +128,34 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 	if err := errors.Join(finishLeaving(dir), finishJoining(dir)); err != nil {
 		return false, err
 	}
-	m := &member{dir: dir, ended: make(chan struct{})}
-	defer m.close(ctx)
-	if err := m.open(ctx, log, group); err != nil {
-		return false, err
+	// Not at once: who finds the socket finds a daemon behind it.
+	socket := func() (net.Listener, error) {
+		if *local == nil {
+			if *local, err = localListener(dir, group); err != nil {
+				return nil, err
+			}
+		}
+		return *local, nil
 	}
-	// Only now: who finds the socket finds a daemon behind it.
-	if *local == nil {
-		if *local, err = localListener(dir, group); err != nil {
+	m := &member{dir: dir, ended: make(chan struct{}), socket: socket}
+	defer m.close(ctx)
+	err = m.open(ctx, log, group)
+	if errors.Is(err, errEnded) {
+		return false, nil
+	}
+	if errors.Is(err, errRemoved) {
+		log.Error("the member does not start", "error", err)
+		m.close(ctx)
+		if _, err := socket(); err != nil {
 			return false, err
 		}
+		return false, mourn(ctx, *local)
+	}
+	if err != nil {
+		return false, err
+	}
+	if _, err := socket(); err != nil {
+		return false, err
 	}
 	lending := &lent{Listener: *local}
 	if err := lending.open(); err != nil {
@@ -233,6 +256,15 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		return err
 	}
 	joined, others := m.book.joined(), m.book.others(id) > 0
+	if err := refuseHalfRecovered(m.dir, m.book); err != nil {
+		return err
+	}
+	if others {
+		// Before the logs are opened: two that were given up must not go on together.
+		if err := m.askMembership(ctx, time.Second); err != nil {
+			return err
+		}
+	}
 	if m.mux, err = mux.New(mux.Config{Identity: m.identity, Admit: m.admit, Log: m.log}); err != nil {
 		return err
 	}
@@ -243,7 +275,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	if self, known := m.book.find(id); known {
 		// The others' logs need this one's answers before it can be up to date.
 		if err := m.mux.SetAddress(ctx, self.Address); err != nil {
-			return err
+			return fmt.Errorf("listen where the other members look for this one (if it has another address now: \"musterd cluster set-address ADDRESS\"): %w", err)
 		}
 	}
 	m.coord, err = coord.Open(ctx, coord.Config{
@@ -282,9 +314,12 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 			return err
 		}
 	}
+	if err := errors.Join(m.recordLost(ctx), m.recordMove(ctx)); err != nil {
+		return err
+	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Virtual: &virtual{m: m},
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
@@ -452,8 +487,12 @@ func ignoreCancel(err error) error {
 	return err
 }
 
-// close ends everything from the top down. Containers go on.
+// close ends everything from the top down. Containers go on. It may be called twice.
 func (m *member) close(ctx context.Context) {
+	m.closeOnce.Do(func() { m.closeRooms(ctx) })
+}
+
+func (m *member) closeRooms(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	if m.left.Load() {
@@ -565,6 +604,19 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 
 // end makes run return.
 func (m *member) end() { m.endOnce.Do(func() { close(m.ended) }) }
+
+// Database implements rest.Daemon.
+func (m *member) Database(ctx context.Context) (rest.InternalDatabase, error) {
+	roles, err := m.store.Roles(ctx)
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	voters, err := m.coord.Voters()
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	return describeDatabase(m.book, m.identity.MemberID(), m.store.View().Revision(), roles, voters), nil
+}
 
 // Query implements rest.Daemon.
 func (m *member) Query(ctx context.Context, statement string, write bool) (*store.Table, error) {

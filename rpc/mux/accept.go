@@ -52,7 +52,9 @@ func (m *Mux) welcome(c *conn) {
 	}
 	_ = c.SetDeadline(time.Time{})
 	protocol := secure.ConnectionState().NegotiatedProtocol
-	if !slices.Contains(memberProtocols, protocol) {
+	if slices.Contains(memberProtocols, protocol) {
+		impatient(c.Conn)
+	} else {
 		protocol = rest
 	}
 	m.handOver(m.listeners[protocol], c, secure, time.Until(deadline))

@@ -55,6 +55,40 @@ func (m *Mux) SetAddress(ctx context.Context, address string) error {
 	return closePort(old)
 }
 
+// SetSecond has the port served at a second address too, until it is given another; an
+// empty one ends that. What was accepted there stays.
+func (m *Mux) SetSecond(ctx context.Context, address string) error {
+	select {
+	case m.moving <- struct{}{}:
+		defer func() { <-m.moving }()
+	case <-ctx.Done():
+		return state.Errorf(state.ErrConflict, "the port is being moved already: %w", ctx.Err())
+	}
+	m.mu.Lock()
+	old, closed := m.second, m.closed
+	m.mu.Unlock()
+	if closed {
+		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
+	}
+	if old != nil && old.Addr().String() == address {
+		return nil
+	}
+	var port net.Listener
+	if address != "" {
+		var err error
+		if port, err = bind(ctx, address, nil); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	m.second = port
+	m.mu.Unlock()
+	if port != nil {
+		m.work.Go(func() { m.accept(port) })
+	}
+	return closePort(old)
+}
+
 // Address returns the address the port is bound to, with its real port, or ""
 // while it is closed.
 func (m *Mux) Address() string {

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"muster/cluster/pki"
 	"muster/state"
@@ -35,6 +38,7 @@ func (m *Mux) Dial(ctx context.Context, member, address, protocol string) (net.C
 	if err != nil {
 		return nil, state.Errorf(state.ErrUnavailable, "member at %s cannot be reached: %w", address, err)
 	}
+	impatient(raw)
 	c, kept := m.book(raw)
 	if !kept {
 		return nil, errors.Join(state.Errorf(state.ErrUnavailable, "the daemon is shutting down"), raw.Close())
@@ -66,5 +70,25 @@ func (m *Mux) clientConfig(c *conn, member, protocol string) *tls.Config {
 		VerifyConnection: func(s tls.ConnectionState) error {
 			return m.admit(c, s.PeerCertificates, member)
 		},
+	}
+}
+
+// memberSilence is how long the machine of another member may leave what was sent to it
+// unconfirmed, or say nothing at all, before the connection breaks. Otherwise one to a
+// machine that lost its power or its address would take minutes to; a member that is
+// paused or overloaded is not silent, because its kernel answers.
+const memberSilence = 3 * time.Second
+
+// impatient sets memberSilence. It may fail on a connection that is gone already.
+func impatient(conn net.Conn) {
+	tcp, isTCP := conn.(*net.TCPConn)
+	if !isTCP {
+		return
+	}
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: memberSilence, Interval: time.Second, Count: 3})
+	if raw, err := tcp.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(memberSilence.Milliseconds()))
+		})
 	}
 }

@@ -8,6 +8,7 @@ package mux
 
 import (
 	"container/list"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -57,6 +58,7 @@ type Mux struct {
 
 	mu     sync.Mutex
 	port   net.Listener       // guarded by mu; nil while the port is closed
+	second net.Listener       // guarded by mu; see SetSecond
 	conns  map[*conn]struct{} // guarded by mu
 	queue  list.List          // guarded by mu: conns not handed over yet, oldest first
 	closed bool               // guarded by mu
@@ -118,14 +120,17 @@ func (m *Mux) Close() error {
 	defer func() { <-m.moving }()
 	m.mu.Lock()
 	m.closed = true
-	port := m.port
-	m.port = nil
+	port, second := m.port, m.second
+	m.port, m.second = nil, nil
 	open := m.conns
 	m.conns = map[*conn]struct{}{}
 	m.mu.Unlock()
 	var err error
 	if port != nil {
 		err = port.Close()
+	}
+	if second != nil {
+		err = errors.Join(err, second.Close())
 	}
 	for c := range open {
 		_ = c.Close() // its reader sees it end

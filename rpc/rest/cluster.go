@@ -26,6 +26,16 @@ type MemberStore interface {
 	UpdateMember(ctx context.Context, name string, change cluster.MemberChange, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
 	RemoveMember(ctx context.Context, name string, force bool) error
+	// UpdateClusterCertificate replaces the certificate that all members show to clients.
+	UpdateClusterCertificate(ctx context.Context, certificate, key string) error
+	// Membership reports whether the holder of a member's certificate (DER) is a member,
+	// as of now anywhere in the cluster.
+	Membership(ctx context.Context, certificate []byte) (bool, error)
+}
+
+// InternalMembership is the answer to POST /internal/membership.
+type InternalMembership struct {
+	Member bool `json:"member"`
 }
 
 // JoinSpec says which cluster this server is to join, and as whom.
@@ -69,6 +79,12 @@ func (x members) routes() []route {
 			description: "A server that joins begins anew as a member when the answer has arrived; GET /1.0/cluster then says that it is enabled.",
 		},
 		{
+			pattern: "PUT /1.0/cluster/certificate", access: admin, handle: x.certificate,
+			announces: []string{"clustering_update_cert"},
+			summary:   "Replace the certificate that all members show to clients", body: api.ClusterCertificatePut{},
+			description: "New connections are served with it at once; members that are offline take it when they are back. Clients that pinned the former one have to trust the new one.",
+		},
+		{
 			pattern: "GET /1.0/cluster/members", access: trusted, handle: x.list,
 			summary: "List members", returns: []api.ClusterMember{},
 			query: []parameter{recursionParameter, filterParameter},
@@ -109,6 +125,10 @@ func (x members) routes() []route {
 		{
 			pattern: "POST /internal/join", access: public, handle: x.admit,
 			summary: "Admit a server that shows a join token", body: cluster.JoinRequest{}, returns: cluster.JoinAnswer{},
+		},
+		{
+			pattern: "POST /internal/membership", access: public, handle: x.membership,
+			summary: "Tell a server that shows a member's certificate whether it still is a member", returns: InternalMembership{},
 		},
 	}
 }
@@ -215,6 +235,14 @@ func joinSpec(req api.ClusterPut) (JoinSpec, error) {
 		return spec, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")
 	}
 	return spec, nil
+}
+
+func (x members) certificate(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterCertificatePut](r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.store.UpdateClusterCertificate(r.Context(), req.ClusterCertificate, req.ClusterCertificateKey)
 }
 
 func (x members) list(r *http.Request) (any, error) {
@@ -329,6 +357,11 @@ func (x members) rename(r *http.Request) (any, error) {
 
 func (x members) remove(r *http.Request) (any, error) {
 	return nil, x.store.RemoveMember(r.Context(), r.PathValue("name"), r.URL.Query().Get("force") == "1")
+}
+
+func (x members) membership(r *http.Request) (any, error) {
+	is, err := x.store.Membership(r.Context(), CallerOf(r.Context()).Certificate)
+	return InternalMembership{Member: is}, err
 }
 
 func (x members) admit(r *http.Request) (any, error) {

@@ -63,6 +63,7 @@ var extensions = []extension{
 	{"clustering", "servers form a cluster", "TestCluster"},
 	{"clustering_join", "a server joins a cluster through the API", "TestCluster"},
 	{"clustering_join_token", "a token lets a server join once", "TestCluster"},
+	{"clustering_update_cert", "the certificate of a cluster can be replaced", "TestClusterCertificate"},
 	{"cluster_internal_copy", "instances are copied and moved between members by the server", "TestMove"},
 	{"clustering_edit_roles", "members can be edited; their roles are the cluster's to give", "TestGroups"},
 	{"clustering_failure_domains", "members have failure domains, over which instances and votes are spread", "TestGroups"},

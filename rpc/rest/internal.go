@@ -21,6 +21,8 @@ type Daemon interface {
 	// Leave makes this server, which was removed from its cluster, one of its own again
 	// soon after it returns.
 	Leave(ctx context.Context) error
+	// Database says who votes, as this member's logs have it.
+	Database(ctx context.Context) (InternalDatabase, error)
 	// Query runs SQL against the state plane; write allows changes.
 	Query(ctx context.Context, statement string, write bool) (*store.Table, error)
 }
@@ -44,6 +46,10 @@ func (x internal) routes() []route {
 			summary: "Tell a member that it was removed",
 		},
 		{
+			pattern: "GET /internal/database", access: admin, handle: x.database,
+			summary: "Say who votes, as this member's logs have it", returns: InternalDatabase{},
+		},
+		{
 			pattern: "POST /internal/sql", access: admin, handle: x.sql,
 			summary: "Run SQL against the state plane", body: InternalSQL{}, returns: InternalTable{},
 		},
@@ -54,6 +60,24 @@ func (x internal) routes() []route {
 type InternalShutdown struct {
 	// KeepInstances leaves instances running.
 	KeepInstances bool `json:"keep_instances"`
+}
+
+// InternalDatabase is the answer to GET /internal/database.
+type InternalDatabase struct {
+	// Self is this member's ID, Revision how far it has the database.
+	Self     string                   `json:"self"`
+	Revision int64                    `json:"revision"`
+	Members  []InternalDatabaseMember `json:"members"`
+}
+
+// InternalDatabaseMember is what a member does for the two logs.
+type InternalDatabaseMember struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// Database is voter, stand-by, spare or empty; Coordination is voter or empty.
+	Database     string `json:"database"`
+	Coordination string `json:"coordination"`
 }
 
 // InternalSQL is the body of POST /internal/sql.
@@ -85,6 +109,13 @@ func (x internal) ready(r *http.Request) (any, error) {
 		return nil, state.Errorf(state.ErrUnavailable, "the daemon is not ready yet")
 	}
 	return nil, nil
+}
+
+func (x internal) database(r *http.Request) (any, error) {
+	if err := local(r); err != nil {
+		return nil, err
+	}
+	return x.daemon.Database(r.Context())
 }
 
 func (x internal) leave(r *http.Request) (any, error) {

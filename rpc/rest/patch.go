@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -21,8 +22,15 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 	if err != nil {
 		return nil, err
 	}
-	for {
-		revision, apply, err := prepare(change)
+	revision, apply, err := prepare(change)
+	if barrier, ok := r.Context().Value(barrierKey{}).(func(context.Context) error); ok && errors.Is(err, state.ErrNotFound) {
+		// A View that is behind must not say that a thing does not exist.
+		if failed := barrier(r.Context()); failed != nil {
+			return nil, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", err, failed)
+		}
+		revision, apply, err = prepare(change)
+	}
+	for ; ; revision, apply, err = prepare(change) {
 		if err != nil {
 			return nil, err
 		}
@@ -36,6 +44,9 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 		return nil, err
 	}
 }
+
+// barrierKey is where a request's context has Config.Barrier.
+type barrierKey struct{}
 
 // withoutEmpty returns the configuration without keys that are empty, which is
 // how clients unset one.

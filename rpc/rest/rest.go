@@ -33,6 +33,8 @@ type Config struct {
 	Barrier func(context.Context) error
 	// WaitRevision returns once View shows the revision; nil means that it always does.
 	WaitRevision func(context.Context, state.Revision) error
+	// Stale says for how long the View may have been behind; nil means that it never is.
+	Stale func() time.Duration
 	// Host is what GET /1.0 tells of this member.
 	Host Host
 	// Placement says which member owns a thing; nil means that this member

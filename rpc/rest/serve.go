@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	pathpkg "path"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -132,6 +134,11 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			}
 		}
 	}
+	if s.cfg.Stale != nil && rt.method() == http.MethodGet {
+		if old := s.cfg.Stale(); old > 0 {
+			w.Header().Set(staleHeader, strconv.Itoa(int(math.Ceil(old.Seconds()))))
+		}
+	}
 	answers := s.handled
 	if rt.on.everyone && !forwarded(r.Context()) {
 		answers = s.fromEveryone
@@ -145,6 +152,10 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 	}
 	return synced(value).write(w, r)
 }
+
+// staleHeader says on an answer how old, in seconds, what it shows may be: the member
+// has no connection to a majority of the database (DESIGN.md §2).
+const staleHeader = "Muster-Stale"
 
 // bounded gives the request its deadline and its body a limit, or, when it
 // streams, ends it with Serve. The caller must call release.
@@ -193,6 +204,9 @@ func (b *timedBody) Read(p []byte) (int, error) {
 func (s *Server) handled(rt route, r *http.Request) (any, error) {
 	if err := s.awaitExpected(r); err != nil {
 		return nil, err
+	}
+	if rt.method() == http.MethodPatch {
+		r = r.WithContext(context.WithValue(r.Context(), barrierKey{}, s.cfg.Barrier))
 	}
 	value, err := rt.handle(r)
 	if rt.method() == http.MethodGet && errors.Is(err, state.ErrNotFound) {

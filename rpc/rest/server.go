@@ -93,6 +93,9 @@ func (x server) config() state.Config {
 	view, config := x.cfg.View(), state.Config{}
 	for _, member := range []string{"", x.cfg.Host.Name()} {
 		for _, setting := range view.Settings(member) {
+			if state.HiddenSetting(setting.Key) {
+				continue
+			}
 			config[setting.Key] = setting.Value
 		}
 	}

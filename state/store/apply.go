@@ -89,12 +89,15 @@ func (s *Store) lead(ctx context.Context, ask func(ctx context.Context, leader s
 		}
 		if unknown {
 			return Result{}, state.Errorf(state.ErrUnavailable,
-				"the outcome is unknown: the database's leader took the command and fell silent; look before trying again")
+				"the outcome is unknown: the database's leader took the command and fell silent; look, when most of its members are up, before trying again"+hopeless)
 		}
 		return Result{}, state.Errorf(state.ErrUnavailable,
-			"not applied: the database has no leader that answers; try again when most of its members are up")
+			"not applied: the database has no leader that answers; try again when most of its members are up"+hopeless)
 	}
 }
+
+// hopeless says what to do when waiting does not help.
+const hopeless = " (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)"
 
 // silence is how long a leader may take to answer before it is looked whether another
 // leads by now.
@@ -132,8 +135,27 @@ func (s *Store) guide(ctx context.Context) string {
 	leader := s.findLeader(ctx)
 	if ctx.Err() == nil {
 		s.seen.Store(leader)
+		if now := time.Now(); leader != "" {
+			s.led.Store(&now)
+		}
 	}
 	return leader
+}
+
+// staleAfter is how long nobody may lead before the View counts as old: an election
+// takes less.
+const staleAfter = time.Second
+
+// Stale says for how long the View may have been behind what others have acknowledged:
+// since somebody was last known to lead. It is zero while somebody does.
+func (s *Store) Stale() time.Duration {
+	if s.LeaderSeen() != "" {
+		return 0
+	}
+	if old := time.Since(*s.led.Load()); old > staleAfter {
+		return old
+	}
+	return 0
 }
 
 // LeaderSeen is the leader's ID as of the last look, a fraction of a second ago, or ""

@@ -126,6 +126,7 @@ var commands = registry(
 	decoder[DeleteGroup],
 	decoder[RenameMember],
 	decoder[DeleteMember],
+	decoder[LoseMember],
 	decoder[AddCertificate],
 	decoder[UpdateCertificate],
 	decoder[DeleteCertificate],

@@ -94,18 +94,20 @@ func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 			}
 			present[id] = node
 		}
-		// Promotions first: the number of votes should not fall in between.
+		// Promotions first: the number of votes should not fall in between. Members that
+		// go may be dead: their votes are to be gone before any that counts is.
+		const up, away, down = 0, 1, 2
 		var failed error
-		for _, up := range []bool{true, false} {
+		for _, step := range []int{up, away, down} {
 			for _, id := range slices.Sorted(maps.Keys(present)) {
 				node := present[id]
 				role, keep := wanted[id]
-				if keep && roles[role] != node.Role && (roles[role] < node.Role) == up {
+				if keep && roles[role] != node.Role && (step == up && roles[role] < node.Role || step == down && roles[role] > node.Role) {
 					if err := c.Assign(ctx, node.ID, roles[role]); err != nil {
 						failed = errors.Join(failed, state.Errorf(state.ErrUnavailable, "make member %s a %s of the database: %w", id, role, err))
 					}
 				}
-				if !keep && !up {
+				if !keep && step == away {
 					if err := c.Remove(ctx, node.ID); err != nil {
 						failed = errors.Join(failed, state.Errorf(state.ErrUnavailable, "remove member %s from the database: %w", id, err))
 					}
@@ -119,8 +121,9 @@ func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 // HandOver makes another voter the leader, before this member goes. It does nothing
 // when this member does not lead or no other votes.
 func (s *Store) HandOver(ctx context.Context) error {
-	if !s.writer.leading.Load() {
-		return nil
+	// The node may lead though nobody has asked the writer for anything since.
+	if leader, err := s.node.leader(ctx); err != nil || leader != s.node.address {
+		return err
 	}
 	return s.node.ask(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ type directory struct {
 	mark   *os.File
 	mu     sync.Mutex
 	marked state.Revision
+	// logged says that there is a log; mu guards it.
+	logged bool
 }
 
 // openDirectory makes the directory the owner's or checks that it is, before the
@@ -78,6 +81,7 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	if err := d.readMark(); err != nil {
 		return nil, errors.Join(err, d.mark.Close())
 	}
+	d.logged = logged
 	if d.marked > 0 && !logged {
 		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
 		return nil, errors.Join(err, d.mark.Close())
@@ -127,11 +131,25 @@ func (d *directory) raiseMark(revision state.Revision) error {
 	if revision <= d.marked {
 		return nil
 	}
+	if d.logged = d.logged || d.hasLog(); !d.logged {
+		// A member that has no part in the consensus, or not yet, shows what others
+		// remember; a mark would say that it has lost that when it starts again.
+		return nil
+	}
 	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
 		return err
 	}
 	d.marked = revision
 	return nil
+}
+
+// hasLog reports whether the node has begun to write a log.
+func (d *directory) hasLog() bool {
+	entries, err := os.ReadDir(d.path)
+	return err == nil && slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
+		name := entry.Name()
+		return strings.HasPrefix(name, "open-") || closedSegment.MatchString(name) || snapshotFile.MatchString(name)
+	})
 }
 
 // checkMark refuses a state that ends before what was acknowledged.

@@ -49,7 +49,10 @@ type RenameMember struct {
 // are on it.
 type DeleteMember struct {
 	Name string
-	Hint Hint
+	// Instances says that the member's instances, and what was under way on it, are
+	// forgotten with it.
+	Instances bool
+	Hint      Hint
 }
 
 func (AddMember) name() string { return "add-member" }
@@ -92,6 +95,10 @@ func (c UpdateMember) apply(ctx context.Context, t *tx) error {
 	}
 	if err := expect(c.ExpectRevision, int64(m.Revision), "member %q", c.Name); err != nil {
 		return err
+	}
+	if m.Config[LostKey] != "" {
+		// Without the mark it would be let in again, with a database of its own.
+		return state.Errorf(state.ErrConflict, "member %q was given up when the cluster was recovered: it can only be removed", c.Name)
 	}
 	m.Description, m.Config, m.Domain = c.Description, c.Config, cmp.Or(c.Domain, m.Domain)
 	if len(c.Groups) > 0 {
@@ -242,6 +249,11 @@ func (c DeleteMember) apply(ctx context.Context, t *tx) error {
 			}
 		}
 	}
+	if c.Instances {
+		if err := t.forgetWork(ctx, c.Name); err != nil {
+			return err
+		}
+	}
 	if err := t.dropLocals(ctx, c.Name); err != nil {
 		return err
 	}
@@ -259,6 +271,71 @@ func (c DeleteMember) apply(ctx context.Context, t *tx) error {
 	}
 	t.recordDelete(KindMember, m, c.Hint, "cluster-member-removed")
 	return nil
+}
+
+// forgetWork drops the intents and the instances of a member that is gone for good.
+func (t *tx) forgetWork(ctx context.Context, member string) error {
+	intents, err := loaders[KindIntent](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range intents {
+		if intent := noun.(*state.Intent); intent.Member == member {
+			if err := (End{ID: intent.ID, Hint: silent}).apply(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	instances, err := loaders[KindInstance](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range instances {
+		if i := noun.(*state.Instance); i.Location == member {
+			if err := (DeleteInstance{Project: i.Project, Name: i.Name}).apply(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	volumes, err := loaders[KindVolume](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range volumes {
+		v := noun.(*state.Volume)
+		if v.Location != member {
+			continue
+		}
+		row, err := t.volume(ctx, VolumeRef{Pool: v.Pool, Project: v.Project, Type: v.Type, Name: v.Name, Location: v.Location})
+		if err != nil {
+			return err
+		}
+		if err := t.deleteVolume(ctx, row, silent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoseMember marks a member as given up: it is refused from then on, and kept for its
+// instances until it is removed.
+type LoseMember struct {
+	Name string
+	Hint Hint
+}
+
+func (LoseMember) name() string { return "lose-member" }
+
+func (c LoseMember) apply(ctx context.Context, t *tx) error {
+	m, err := t.member(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	if m.Config == nil {
+		m.Config = state.Config{}
+	}
+	m.Config[LostKey] = "true"
+	return t.saveMember(ctx, m, c.Hint, NoEvent)
 }
 
 func (t *tx) member(ctx context.Context, name string) (*state.Member, error) {

@@ -39,6 +39,9 @@ func (c SetSettings) apply(ctx context.Context, t *tx) error {
 		t.record(KindSetting, &state.Setting{Key: key, Value: value}, hint, "config-updated")
 		hint = silent
 	}
+	if err := c.relocate(ctx, t); err != nil {
+		return err
+	}
 	for _, key := range slices.Sorted(maps.Keys(c.Local)) {
 		value := c.Local[key]
 		err := t.q.SetMemberSetting(ctx, sqlgen.SetMemberSettingParams{Member: c.Member, Key: key, Value: value, Revision: t.rev()})
@@ -50,6 +53,36 @@ func (c SetSettings) apply(ctx context.Context, t *tx) error {
 	}
 	return nil
 }
+
+// relocate gives a member of a cluster the address that it is to listen on: the others
+// reach it there.
+func (c SetSettings) relocate(ctx context.Context, t *tx) error {
+	address, changes := c.Local[addressKey]
+	if !changes {
+		return nil
+	}
+	m, err := t.member(ctx, c.Member)
+	if err != nil || m.Address == "" || m.Address == address {
+		return err
+	}
+	if address == "" {
+		return state.Errorf(state.ErrInvalid, "%s can't be unset while the server is in a cluster: the other members reach it there", addressKey)
+	}
+	members, err := loaders[KindMember](ctx, t.q)
+	if err != nil {
+		return err
+	}
+	for _, noun := range members {
+		if other := noun.(*state.Member); other.Address == address {
+			return state.Errorf(state.ErrExists, "member %q has the address %s already", other.Name, address)
+		}
+	}
+	m.Address = address
+	return t.saveMember(ctx, m, silent, "")
+}
+
+// addressKey is the setting that says where a member listens.
+const addressKey = "core.https_address"
 
 // check refuses settings that are nobody's, or that were made up for others.
 func (c SetSettings) check(ctx context.Context, t *tx) error {

@@ -76,6 +76,8 @@ type Store struct {
 	writer *writer
 	// seen is the leader's ID as of the last look, "" when nobody was known to lead.
 	seen atomic.Value
+	// led is when somebody was last known to lead.
+	led atomic.Pointer[time.Time]
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -116,6 +118,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, dir.close())
 	}
 	s := &Store{cfg: cfg, dir: dir, node: node, hub: hub}
+	opened := time.Now()
+	s.led.Store(&opened)
 	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), broken: make(chan error, 1), gone: make(chan struct{})}
 	// The store outlives the opening, and ends with Close.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))

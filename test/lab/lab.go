@@ -6,6 +6,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type Options struct {
 	NoInit bool
 	// Network is where the member has its place; nil is the machine's own network.
 	Network *Network
+	// Bin is where the member's programs are, instead of those that Programs returns.
+	Bin string
 	// Disk, if not zero, is the size in bytes of a file system that holds the member's
 	// directory and nothing else. It lives in memory.
 	Disk int64
@@ -96,7 +99,7 @@ func Start(t T, options Options) *Member {
 	t.Helper()
 	NeedsRoot(t)
 	sweep(t)
-	bin := Programs(t)
+	bin := cmp.Or(options.Bin, Programs(t))
 	// Not t.TempDir: unix socket paths are short, and what is left mounted must
 	// be shown, not removed under a running container.
 	dir, err := makeDir()
@@ -184,6 +187,15 @@ func (m *Member) up() error {
 	}
 }
 
+// Launched starts the daemon (again) and does not wait until it is ready: without a
+// quorum, or when the others refuse it, it is not.
+func (m *Member) Launched() {
+	m.t.Helper()
+	if err := m.launch(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *Member) launch() error {
 	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -267,6 +279,15 @@ func (m *Member) Ended() bool {
 	default:
 		return false
 	}
+}
+
+// Abandon kills the daemon and leaves the member out of what comes when the test ends,
+// but for its directory: it is gone for good, or the others refuse it. It must have no
+// containers that run.
+func (m *Member) Abandon() {
+	m.t.Helper()
+	m.Kill()
+	m.done, m.destroyed = nil, true
 }
 
 func (m *Member) signalAndWait(signal syscall.Signal) error {

@@ -302,3 +302,11 @@ func describe(process string) string {
 	cmdline, _ := os.ReadFile(filepath.Join(process, "cmdline")) // one that has ended has none
 	return filepath.Base(process) + " " + strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
 }
+
+// Inside calls do where the member's network is: a process that it starts is there too.
+func (m *Member) Inside(do func() error) error {
+	if m.space == nil {
+		return do()
+	}
+	return m.space.run(do)
+}

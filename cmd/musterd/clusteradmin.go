@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"muster/cluster"
+	"muster/cluster/coord"
+	"muster/cluster/pki"
+	"muster/rpc/mux"
+	"muster/rpc/rest"
+	"muster/state"
+	"muster/state/store"
+)
+
+// clusterCommand holds what works on a member's own disk, without the other members.
+func clusterCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look at this member's part in its cluster, and repair it",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(listDatabaseCommand(), recoverCommand(), setAddressCommand(), forgetCommand())
+	return cmd
+}
+
+func listDatabaseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list-database",
+		Short: "Show who votes, as this member's own logs have it",
+		Long: `list-database shows what each member does for the two logs, the database and the
+coordination, as this member knows it: from the running daemon, or from the disk
+when there is none. It works without a majority.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			shown, err := databaseOf(cmd)
+			if err != nil {
+				return err
+			}
+			out := table.NewWriter()
+			out.SetOutputMirror(cmd.OutOrStdout())
+			out.AppendHeader(table.Row{"NAME", "ADDRESS", "DATABASE", "COORDINATION", "ID"})
+			for _, m := range shown.Members {
+				name := m.Name
+				if m.ID == shown.Self {
+					name += " (this member)"
+				}
+				out.AppendRow(table.Row{name, m.Address, m.Database, m.Coordination, m.ID})
+			}
+			out.Render()
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "This member has the database up to revision %d.\n", shown.Revision)
+			return err
+		},
+	}
+}
+
+// databaseOf asks the daemon, or reads the disk when none runs.
+func databaseOf(cmd *cobra.Command) (rest.InternalDatabase, error) {
+	dir := directory()
+	unlock, err := lockDirectory(dir)
+	if err != nil {
+		var shown rest.InternalDatabase
+		return shown, localRequest(cmd.Context(), http.MethodGet, "/internal/database", struct{}{}, &shown)
+	}
+	defer unlock()
+	known, err := openBook(dir)
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	database, err := store.Inspect(filepath.Join(dir, "database"))
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	voters, err := coord.VotersOnDisk(cmd.Context(), filepath.Join(dir, "raft"))
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	identity, err := pki.Open(dir, pki.Options{})
+	if err != nil {
+		return rest.InternalDatabase{}, err
+	}
+	return describeDatabase(known, identity.MemberID(), database.Revision, database.Roles, voters), nil
+}
+
+// describeDatabase puts together what the book and the two logs say of the members.
+func describeDatabase(known *book, self string, revision state.Revision, roles map[string]store.Role, voters []string) rest.InternalDatabase {
+	shown := rest.InternalDatabase{Self: self, Revision: int64(revision)}
+	ids := append(known.ids(""), voters...)
+	for id := range roles {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		peer, _ := known.find(id)
+		row := rest.InternalDatabaseMember{ID: id, Name: peer.Name, Address: peer.Address, Database: string(roles[id])}
+		if slices.Contains(voters, id) {
+			row.Coordination = string(store.Voter)
+		}
+		shown.Members = append(shown.Members, row)
+	}
+	slices.SortStableFunc(shown.Members, func(a, b rest.InternalDatabaseMember) int { return strings.Compare(a.Name, b.Name) })
+	return shown
+}
+
+func setAddressCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "set-address [MEMBER] ADDRESS",
+		Short: "Say where a member is now, while this daemon is stopped",
+		Long: `set-address gives this member another address at which the others reach it, while
+its daemon is stopped: when its machine was renumbered. It tells the others when it
+starts, as long as they are where they were. When others were renumbered too, name
+them, on each member. While the daemon runs, set core.https_address instead.`,
+		Example: `  musterd cluster set-address 192.0.2.9:8443
+  musterd cluster set-address m2 192.0.2.10:8443`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir := directory()
+			unlock, err := lockDirectory(dir)
+			if err != nil {
+				return fmt.Errorf("the daemon runs: set core.https_address instead: %w", err)
+			}
+			defer unlock()
+			address, err := mux.ParseAddress(args[len(args)-1])
+			if err != nil {
+				return err
+			}
+			if err := cluster.UsableAddress(address); err != nil {
+				return err
+			}
+			known, err := openBook(dir)
+			if err != nil {
+				return err
+			}
+			if known.others("") == 0 {
+				return state.Errorf(state.ErrConflict, "the server in %s is in no cluster: start it and set core.https_address", dir)
+			}
+			identity, err := pki.Open(dir, pki.Options{})
+			if err != nil {
+				return err
+			}
+			id := identity.MemberID()
+			if len(args) == 2 {
+				if id = known.named(args[0]); id == "" {
+					return state.Errorf(state.ErrNotFound, "no member is called %q: see \"musterd cluster list-database\"", args[0])
+				}
+			}
+			return known.relocate(id, address)
+		},
+	}
+}
+
+func forgetCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "forget",
+		Short: "Make this member, which was removed from its cluster, a server of its own",
+		Long: `forget drops this member's databases and certificates while its daemon is stopped,
+so that it can join a cluster again. It is for a member that was removed while it
+was down. What it has of instances stays on its disk, unknown to anybody.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir := directory()
+			unlock, err := lockDirectory(dir)
+			if err != nil {
+				return fmt.Errorf("the daemon must be stopped first: %w", err)
+			}
+			defer unlock()
+			if !yes {
+				return state.Errorf(state.ErrInvalid, "this drops the member's database and certificates in %s: say --yes", dir)
+			}
+			if err := writeWhole(filepath.Join(dir, leavingFile), nil); err != nil {
+				return err
+			}
+			return finishLeaving(dir)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}

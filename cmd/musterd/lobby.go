@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster/rpc/rest"
+	"muster/state"
+)
+
+// lobby answers on the local socket in place of a member that can't serve: one that
+// waits for the others, or that was removed. It says why, to everybody, and lets
+// musterd shutdown end the daemon.
+type lobby struct {
+	server http.Server
+	work   sync.WaitGroup
+	why    atomic.Value // an error, wrapped in because
+}
+
+type because struct{ error }
+
+// openLobby begins to answer; end is called when somebody asks for a shutdown.
+func openLobby(local net.Listener, why error, end func()) (*lobby, error) {
+	l := &lobby{}
+	l.say(why)
+	lending := &lent{Listener: local}
+	if err := lending.open(); err != nil {
+		return nil, err
+	}
+	l.server = http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == "/internal/shutdown" {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte(`{"type":"sync","status":"Success","status_code":200,"metadata":null}` + "\n"))
+			end()
+			return
+		}
+		rest.Refuse(w, l.why.Load().(because).error)
+	})}
+	l.work.Go(func() { _ = l.server.Serve(lending) }) // it ends with close
+	return l, nil
+}
+
+// say changes what callers are told.
+func (l *lobby) say(why error) { l.why.Store(because{why}) }
+
+// close ends the answering, after what is being answered.
+func (l *lobby) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = l.server.Shutdown(ctx)
+	_ = l.server.Close()
+	l.work.Wait()
+}
+
+// errRemoved is why a member that was removed from its cluster does not start.
+var errRemoved = state.Errorf(state.ErrForbidden, "this member was removed from its cluster, whose other members refuse it: stop the daemon and run \"musterd cluster forget --yes\" to make it a server of its own again")
+
+// errEnded says that the daemon was told to end before it had begun.
+var errEnded = errors.New("the daemon was told to end")
+
+// mourn stays on the local socket of a member that was removed, so that whoever asks
+// hears why it is gone, until the daemon is to end.
+func mourn(ctx context.Context, local net.Listener) error {
+	ended := make(chan struct{})
+	var once sync.Once
+	l, err := openLobby(local, errRemoved, func() { once.Do(func() { close(ended) }) })
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	}
+	return nil
+}
