@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -157,8 +158,9 @@ func onNewThread(do func() error) error {
 }
 
 // ownMounts gives the space a mount namespace whose /sys shows its network. The control
-// groups stay where they are.
-func (s *space) ownMounts() error {
+// groups stay where they are. What others have mounted beside dir is left out: it would
+// stay mounted here, and its devices busy, when they have unmounted it.
+func (s *space) ownMounts(dir string) error {
 	return onNewThread(func() error {
 		if err := netns.Set(s.ns); err != nil {
 			return err
@@ -168,6 +170,11 @@ func (s *space) ownMounts() error {
 		}
 		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("keep mounts to a namespace: %w", err)
+		}
+		for _, point := range slices.Backward(mountsUnder(os.TempDir())) {
+			if point != dir && !strings.HasPrefix(point, dir+"/") {
+				_ = unix.Unmount(point, unix.MNT_DETACH) // it may have gone by itself
+			}
 		}
 		const groups = "/sys/fs/cgroup"
 		kept, err := unix.OpenTree(unix.AT_FDCWD, groups, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
@@ -216,7 +223,7 @@ func address(number int) net.IP { return net.IPv4(10, 77, byte(number>>8), byte(
 func (n *Network) attach(m *Member) error {
 	own, err := newSpace()
 	if err == nil {
-		err = own.ownMounts()
+		err = own.ownMounts(m.Dir)
 	}
 	if err != nil {
 		return err
