@@ -33,8 +33,8 @@ build: deps ## build musterd, muster and muster-shim into bin/
 run: build ## run a daemon in the foreground (MUSTER_DIR chooses its directory)
 	$(SUDO) env PATH="$$PWD/bin:$$PATH" bin/musterd
 
-demo: build ## show a member at work on real containers, then leave the machine as it was
-	@$(SUDO) env PATH="$$PWD/bin:$$PATH" ./scripts/demo
+demo: build ## show three members at work on real containers, then leave the machine as it was
+	@$(GO) build -o bin/ ./test/demo && $(SUDO) bin/demo
 
 test: test-deps build ## run every test; as root also those with real containers
 	$(GO) test -timeout 20m ./...

@@ -13,9 +13,11 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"muster/cluster/coord"
+	"muster/cluster/gossip"
 	"muster/cluster/pki"
 	"muster/node"
 	"muster/state"
@@ -64,6 +66,9 @@ type Cluster struct {
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
 	placing placing
+
+	// gossip is nil while this member takes no part in one.
+	gossip atomic.Pointer[gossip.Gossip]
 
 	certificateMu sync.Mutex
 	// certificate is the setting that was last taken over; see takeCertificate.

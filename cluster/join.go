@@ -89,6 +89,8 @@ type JoinRequest struct {
 	MemberID     string `json:"member_id"`
 	Address      string `json:"address"`
 	Architecture string `json:"architecture"`
+	// Capacity is what its machine has to give.
+	Capacity state.Resources `json:"capacity"`
 	// Protocol is its JoinProtocol.
 	Protocol int `json:"protocol"`
 	// Fingerprint is that of the certificate which the server shows now, so that whoever
@@ -168,7 +170,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
 		Pools: join.Pools, Networks: join.Networks,
 		Member: &state.Member{
-			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Certificate: string(certificate), CreatedAt: c.now(),
+			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Capacity: join.Capacity, Certificate: string(certificate), CreatedAt: c.now(),
 		},
 	})
 	if err != nil {

@@ -184,14 +184,27 @@ func usable(address string) error {
 	return nil
 }
 
-// UpdateMember replaces a member's description and configuration; see
-// UpdateInstance for expect.
-func (c *Cluster) UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error {
-	if err := state.ValidateMemberConfig(config); err != nil {
+// MemberChange is what users may edit of a member; it replaces all of it but an empty
+// Domain and Groups.
+type MemberChange struct {
+	Description string
+	Config      state.Config
+	Domain      string
+	Groups      []string
+}
+
+// UpdateMember replaces what users may edit of a member; see UpdateInstance for expect.
+func (c *Cluster) UpdateMember(ctx context.Context, name string, change MemberChange, expect state.Revision) error {
+	if err := state.ValidateMemberConfig(change.Config); err != nil {
 		return err
 	}
+	if change.Domain != "" {
+		if err := state.ValidateDomainName(change.Domain); err != nil {
+			return err
+		}
+	}
 	return c.apply(ctx, store.UpdateMember{
-		Name: name, Description: description, Config: config, ExpectRevision: expect,
+		Name: name, Description: change.Description, Config: change.Config, Domain: change.Domain, Groups: change.Groups, ExpectRevision: expect,
 	})
 }
 

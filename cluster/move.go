@@ -56,6 +56,9 @@ func (c *Cluster) MoveInstance(ctx context.Context, project, name, target, newNa
 	if inst.Busy != "" {
 		return OperationInfo{}, errBusy(inst)
 	}
+	if err := c.targetExists(ctx, target); err != nil {
+		return OperationInfo{}, err
+	}
 	to, err := c.placeMove(c.store.View(), inst, target)
 	if err != nil {
 		return OperationInfo{}, err
@@ -82,11 +85,6 @@ func (c *Cluster) placeMove(view *store.View, inst *state.Instance, target strin
 	request.Architecture, request.Image, request.Seed = inst.Architecture, config["volatile.base_image"], rand.Uint64()
 	if target == inst.Location {
 		return "", state.Errorf(state.ErrInvalid, "instance %q is on member %q already", inst.Name, target)
-	}
-	if target != "" && target[0] != '@' {
-		if _, err := view.Member(target); err != nil {
-			return "", err
-		}
 	}
 	c.placing.mu.Lock()
 	defer c.placing.mu.Unlock()

@@ -111,7 +111,7 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	if others := c.made(ctx, subject, networkLocals(created.Project, created.Name)); err == nil {
 		err = others
 	}
-	if err != nil && state.Kind(err) != state.ErrUnavailable {
+	if err != nil && !errors.Is(err, state.ErrUnavailable) {
 		c.dropNetwork(ctx, created)
 	}
 	return err

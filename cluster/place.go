@@ -31,10 +31,8 @@ type placing struct {
 func (c *Cluster) Place(ctx context.Context, spec InstanceSpec, target string) (decision scheduler.Decision, done func(), err error) {
 	done = func() {}
 	view := c.store.View()
-	if name, group := strings.CutPrefix(target, "@"); target != "" && !group {
-		if _, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) }); err != nil {
-			return decision, done, err
-		}
+	if err := c.targetExists(ctx, target); err != nil {
+		return decision, done, err
 	}
 	if !c.Clustered() {
 		return scheduler.Decision{Member: c.Self()}, done, nil
@@ -71,6 +69,21 @@ func (c *Cluster) Place(ctx context.Context, spec InstanceSpec, target string) (
 		defer c.placing.mu.Unlock()
 		delete(c.placing.pending, id)
 	}, nil
+}
+
+// targetExists refuses a target, the name of a member or "@" and a group, that names
+// nothing.
+func (c *Cluster) targetExists(ctx context.Context, target string) error {
+	name, isGroup := strings.CutPrefix(target, "@")
+	if target == "" {
+		return nil
+	}
+	if isGroup {
+		_, err := found(ctx, c, func(v *store.View) (*state.Group, error) { return v.Group(name) })
+		return err
+	}
+	_, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+	return err
 }
 
 // placeRequest is what a new instance needs of its member.
@@ -128,7 +141,7 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 	images := view.Images("")
 	for _, m := range view.Members() {
 		member := scheduler.Member{
-			Name: m.Name, Online: true, Scheduler: m.Config["scheduler.instance"], Groups: groupsOf(m),
+			Name: m.Name, Online: true, Scheduler: m.Config["scheduler.instance"], Groups: m.Groups,
 			Architectures: []string{m.Architecture}, Domain: m.Domain, Capacity: m.Capacity,
 		}
 		if member.Domain == "default" {
@@ -214,6 +227,3 @@ func needOf(inst node.Instance) state.Resources {
 	}
 	return need
 }
-
-// groupsOf are the cluster groups of a member.
-func groupsOf(*state.Member) []string { return []string{"default"} }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -100,7 +101,7 @@ func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
 	if others := c.made(ctx, poolSubject(pool.Name), poolLocals(pool.Name)); err == nil {
 		err = others
 	}
-	if err != nil && state.Kind(err) != state.ErrUnavailable {
+	if err != nil && !errors.Is(err, state.ErrUnavailable) {
 		c.dropPool(ctx, pool.Name)
 	}
 	return err

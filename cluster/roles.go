@@ -22,6 +22,9 @@ const (
 	roleCoordinator = "coordinator"
 )
 
+// Roles are all that a member can have; the cluster gives them.
+var Roles = []string{roleDatabase, roleStandby, roleLeader, roleCoordinator}
+
 // How many members vote and stand by unless the settings say otherwise
 // (DESIGN.md §1).
 const (

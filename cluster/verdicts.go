@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"muster/cluster/coord"
+	"muster/cluster/gossip"
 )
 
 // How the coordinator finds out who is alive: a member that has answered no ping for
@@ -87,9 +89,50 @@ func (v *vigil) round(ctx context.Context) {
 		switch {
 		case m.Verdict == coord.Offline && heard && time.Since(last) < pingEvery*2:
 			v.declare(ctx, m, coord.Online)
-		case m.Verdict == coord.Online && time.Since(last) > offlineAfter:
+		case m.Verdict == coord.Online && c.silent(m.ID, time.Since(last)):
 			v.declare(ctx, m, coord.Offline)
 		}
+	}
+}
+
+// surelyOffline is how many times the threshold a member may answer nothing while the
+// gossip still takes it for alive, which others then reach in ways the coordinator can't.
+const surelyOffline = 5
+
+// silent reports whether a member that has answered the coordinator nothing for so long
+// is offline: the gossip must doubt it too, which asks through other members, so that
+// one cut cable or a busy coordinator is nobody's death.
+func (c *Cluster) silent(id string, quiet time.Duration) bool {
+	threshold := offlineAfter
+	if seconds := c.setting(c.store.View(), "cluster.offline_threshold", 0); seconds > 0 {
+		threshold = time.Duration(seconds) * time.Second
+	}
+	if quiet <= threshold {
+		return false
+	}
+	return quiet > surelyOffline*threshold || c.doubted(id)
+}
+
+// doubted reports whether the gossip does not take the member for alive. Who knows of no
+// gossip doubts everybody.
+func (c *Cluster) doubted(id string) bool {
+	g := c.gossip.Load()
+	if g == nil {
+		return true
+	}
+	members := g.Members()
+	i := slices.IndexFunc(members, func(m gossip.Member) bool { return m.ID == id })
+	return i < 0 || members[i].Status != gossip.Alive
+}
+
+// SetGossip gives the cluster its part in the gossip; nil takes it back.
+func (c *Cluster) SetGossip(g *gossip.Gossip) { c.gossip.Store(g) }
+
+// Load is what others are told of this member's load.
+func (c *Cluster) Load() gossip.Load {
+	left := c.node.Load()
+	return gossip.Load{
+		FreeCPU: left.CPU, FreeMemory: left.Memory, FreeDisk: left.Disk, Instances: len(c.store.View().InstancesOn(c.Self())),
 	}
 }
 

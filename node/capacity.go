@@ -25,3 +25,25 @@ func (n *Node) Capacity() state.Resources {
 	}
 	return capacity
 }
+
+// Load is what this machine has left right now: processors by the load of the last
+// minute, memory that is available without swapping, and free space of the file system
+// that holds the daemon's directory. What can't be found out is zero.
+func (n *Node) Load() state.Resources {
+	capacity := n.Capacity()
+	var left state.Resources
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		// sysinfo(2): loads are fixed point with 16 bits after it.
+		left.CPU = max(0, capacity.CPU-int64(info.Loads[0])*1000>>16)
+		left.Memory = int64(info.Freeram+info.Bufferram) * int64(info.Unit)
+	}
+	if available, err := availableMemory(); err == nil {
+		left.Memory = available
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(n.cfg.Dir, &fs); err == nil {
+		left.Disk = int64(fs.Bavail) * fs.Bsize //nolint:gosec // no file system is that large
+	}
+	return left
+}

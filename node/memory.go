@@ -1,6 +1,8 @@
 package node
 
 import (
+	"errors"
+	"os"
 	"strconv"
 	"strings"
 
@@ -30,4 +32,19 @@ func totalMemory() (int64, error) {
 		return 0, err
 	}
 	return int64(info.Totalram) * int64(info.Unit), nil
+}
+
+// availableMemory is what proc(5) calls MemAvailable, in bytes.
+func availableMemory() (int64, error) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, found := strings.CutPrefix(line, "MemAvailable:"); found {
+			kibibytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kibibytes << 10, err
+		}
+	}
+	return 0, errors.New("/proc/meminfo has no MemAvailable")
 }

@@ -211,8 +211,12 @@ func lot(r Request, member string) uint64 {
 }
 
 func nowhere(r Request, verdicts []Verdict) error {
+	what := "the instance" // whose name is made up when it is created
+	if r.Name != "" {
+		what = "instance " + strconv.Quote(r.Name)
+	}
 	if len(verdicts) == 0 {
-		return state.Errorf(state.ErrUnavailable, "no member can host instance %q: the cluster has no members", r.Name)
+		return state.Errorf(state.ErrUnavailable, "no member can host %s: the cluster has no members", what)
 	}
 	// Members the request ruled out do not count: waiting helps when all
 	// others are merely away.
@@ -225,5 +229,5 @@ func nowhere(r Request, verdicts []Verdict) error {
 	if away && !slices.ContainsFunc(verdicts, func(v Verdict) bool { return v.Filter != "status" && v.Filter != "target" }) {
 		kind = state.ErrUnavailable
 	}
-	return state.Errorf(kind, "no member can host instance %q: %s", r.Name, strings.Join(reasons, "; "))
+	return state.Errorf(kind, "no member can host %s: %s", what, strings.Join(reasons, "; "))
 }

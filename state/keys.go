@@ -135,6 +135,13 @@ func aNumber(from, to int64) func(string) error {
 	}
 }
 
+func aLabel(value string) error {
+	if err := validatePlain("label", value); err != nil {
+		return Errorf(ErrInvalid, "%q: want letters, digits, dots, hyphens and underscores: %w", value, err)
+	}
+	return nil
+}
+
 // allOr takes -1, which stands for all, besides what check takes.
 func allOr(check func(string) error) func(string) error {
 	return func(value string) error {

@@ -18,6 +18,12 @@ func ValidateInstanceName(name string) error { return validateHostname("instance
 // ValidateMemberName says whether name can be a cluster member's.
 func ValidateMemberName(name string) error { return validateHostname("member name", name) }
 
+// ValidateGroupName says whether name can be a cluster group's.
+func ValidateGroupName(name string) error { return validatePlain("cluster group name", name) }
+
+// ValidateDomainName says whether name can be a failure domain's.
+func ValidateDomainName(name string) error { return validatePlain("failure_domain", name) }
+
 func validateHostname(field, name string) error {
 	if err := validateLength(field, name, maxName); err != nil {
 		return err

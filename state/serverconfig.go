@@ -15,6 +15,7 @@ var serverKeys = table{
 		{Name: "core.shutdown_timeout", Help: "minutes running operations may take when the daemon stops", Default: "5", check: aNumber(0, 1440)},
 		{Name: "cluster.max_standby", Help: "members that hold the database without a vote", Default: "4", check: aNumber(0, 4)},
 		{Name: "cluster.max_voters", Help: "members that vote on the database", Default: "3", check: oneOf("1", "3", "5", "7")},
+		{Name: "cluster.offline_threshold", Help: "seconds after which a member that answers nobody is offline", Default: "2", check: aNumber(1, 3600)},
 		{Name: "cluster.images_minimal_replica", Help: "members that keep each image; -1 is all", Default: "3", check: allOr(aNumber(1, 100))},
 		{Name: "cluster.virtual_address", Help: "address/prefix that one online member holds, for clients that know one endpoint", check: aPrefix},
 		{Name: "cluster.virtual_address.interface", Help: "interface of this member that takes it; empty is the one with this member's own address", Member: true},
@@ -23,7 +24,7 @@ var serverKeys = table{
 	},
 	missing: []string{
 		"backups.", "candid.", "cluster.fence_after", "cluster.heal", "cluster.healing_threshold", "cluster.https_address",
-		"cluster.join_token_expiry", "cluster.network_latency", "cluster.offline_threshold", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
+		"cluster.join_token_expiry", "cluster.network_latency", "core.bgp_", "core.debug_address", "core.dns_address", "core.https_allowed_credentials", "core.https_allowed_headers",
 		"core.https_allowed_methods", "core.https_allowed_origin", "core.https_trusted_proxy", "core.metrics_address", "core.metrics_authentication",
 		"core.proxy_http", "core.proxy_https", "core.proxy_ignore_hosts", "core.remote_token_expiry", "core.storage_buckets_address",
 		"core.trust_ca_certificates", "images.auto_update_cached", "images.auto_update_interval", "images.default_architecture", "images.remote_cache_expiry", "instances.",

@@ -60,8 +60,20 @@ type Member struct {
 	// Capacity is what the machine has to give; zero is not known.
 	Capacity Resources
 	// Domain is the failure domain.
-	Domain    string
+	Domain string
+	// Groups are the cluster groups it is in, sorted; there is always one.
+	Groups    []string
 	CreatedAt time.Time
+}
+
+// DefaultGroup is the cluster group that members are in unless somebody says otherwise.
+const DefaultGroup = "default"
+
+// Group is a cluster group: a named set of members.
+type Group struct {
+	Meta
+	Name        string
+	Description string
 }
 
 // Resources are an instance's needs or a member's means.

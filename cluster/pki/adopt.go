@@ -1,6 +1,8 @@
 package pki
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -99,4 +101,11 @@ func Discard(dir string) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// GossipKey is the key that the members of the cluster encrypt their gossip with: 32
+// bytes that follow from the authority's key, which they all have and nobody else (HKDF,
+// RFC 5869).
+func (i *Identity) GossipKey() ([]byte, error) {
+	return hkdf.Key(sha256.New, i.authority.keyPEM, nil, "muster gossip", 32)
 }

@@ -33,6 +33,26 @@ func memberNames(ctx context.Context, c *client.Client) ([]string, error) {
 	return c.ClusterMemberNames(ctx)
 }
 
+func groupNames(ctx context.Context, c *client.Client) ([]string, error) {
+	return c.ClusterGroupNames(ctx)
+}
+
+// targetNames are what --target takes: members, and groups behind an @.
+func targetNames(ctx context.Context, c *client.Client) ([]string, error) {
+	names, err := c.ClusterMemberNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := c.ClusterGroupNames(ctx)
+	if client.IsNotFound(err) {
+		return names, nil // an older server has none
+	}
+	for _, group := range groups {
+		names = append(names, "@"+group)
+	}
+	return names, err
+}
+
 func joinTokenNames(ctx context.Context, c *client.Client) ([]string, error) {
 	tokens, err := c.JoinTokens(ctx)
 	var names []string

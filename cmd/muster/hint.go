@@ -46,6 +46,9 @@ func hint(err error) string {
 		if message := err.Error(); client.IsNotFound(err) && strings.HasPrefix(message, "cluster member ") {
 			return "`muster cluster list` shows the members."
 		}
+		if message := err.Error(); client.IsNotFound(err) && strings.HasPrefix(message, "cluster group ") {
+			return "`muster cluster group list` shows the groups."
+		}
 		return ""
 	}
 	socket := len(conn.Server) > 0 && conn.Server[0] == '/'

@@ -79,39 +79,54 @@ be given on standard input; flags come on top of it.`,
 	return cmd
 }
 
-// create makes an instance out of the arguments of launch and init.
-func (a *app) create(cmd *cobra.Command, args []string, flags newInstance) (thing, error) {
+// requested turns the arguments and flags of launch and init into a request, and
+// finds the server that it is for.
+func (a *app) requested(cmd *cobra.Command, args []string, flags newInstance) (t thing, post api.InstancesPost, err error) {
 	ctx := cmd.Context()
 	var image string
 	if !flags.empty {
 		image, args = args[0], args[1:]
 	}
 	if len(args) > 1 {
-		return thing{}, usagef(cmd, "too many arguments: with --empty, no image is named")
+		return t, post, usagef(cmd, "too many arguments: with --empty, no image is named")
 	}
-	t, err := a.on(strings.Join(args, ""))
-	if err != nil {
-		return t, err
+	if t, err = a.on(strings.Join(args, "")); err != nil {
+		return t, post, err
 	}
 	if len(args) == 0 && image != "" {
 		// "far:busybox" alone means: there, from there.
 		from, err := a.on(image)
 		if err != nil {
-			return t, err
+			return t, post, err
 		}
 		t.Client, t.remote = from.Client, from.remote
 	}
-	t = t.aimed(flags.target)
-	post := api.InstancesPost{Name: t.name, InstanceType: flags.instanceClass, Type: api.InstanceTypeContainer}
-	if err := a.configFromInput(&post.InstancePut); err != nil {
-		return t, err
+	asked := t
+	if !strings.HasPrefix(flags.target, "@") {
+		// What networks there are besides the cluster's is a member's own.
+		asked = t.aimed(flags.target)
 	}
-	if err := a.fillInstance(ctx, t, flags, &post); err != nil {
-		return t, err
+	t = t.aimed(flags.target)
+	post = api.InstancesPost{Name: t.name, InstanceType: flags.instanceClass, Type: api.InstanceTypeContainer}
+	if err := a.configFromInput(&post.InstancePut); err != nil {
+		return t, post, err
+	}
+	if err := a.fillInstance(ctx, asked, flags, &post); err != nil {
+		return t, post, err
 	}
 	if flags.empty {
 		post.Source.Type = "none"
-	} else if post.Source, err = a.imageSource(ctx, t, image); err != nil {
+		return t, post, nil
+	}
+	post.Source, err = a.imageSource(ctx, asked, image)
+	return t, post, err
+}
+
+// create makes an instance out of the arguments of launch and init.
+func (a *app) create(cmd *cobra.Command, args []string, flags newInstance) (thing, error) {
+	ctx := cmd.Context()
+	t, post, err := a.requested(cmd, args, flags)
+	if err != nil {
 		return t, err
 	}
 	if t.name == "" {

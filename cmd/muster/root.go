@@ -48,7 +48,7 @@ Names may be written as REMOTE:NAME; without a remote, the default one is meant
 		a.snapshotCommand(), a.restoreCommand(), a.publishCommand(),
 		a.execCommand(), a.shellCommand(), a.consoleCommand(), a.fileCommand(),
 		a.configCommand(), a.profileCommand(), a.imageCommand(), a.networkCommand(), a.storageCommand(),
-		a.projectCommand(), a.clusterCommand(), a.operationCommand(), a.monitorCommand(), a.queryCommand(),
+		a.projectCommand(), a.clusterCommand(), a.placementCommand(), a.operationCommand(), a.monitorCommand(), a.queryCommand(),
 		a.remoteCommand(), a.versionCommand(),
 	)
 	root.SetOut(a.stdout)
@@ -91,5 +91,5 @@ func formatFlag(cmd *cobra.Command, format *string) {
 // targetFlag adds --target.
 func (a *app) targetFlag(cmd *cobra.Command, target *string) {
 	cmd.Flags().StringVar(target, "target", "", "cluster member to use, or @GROUP")
-	_ = cmd.RegisterFlagCompletionFunc("target", a.complete(memberNames))
+	_ = cmd.RegisterFlagCompletionFunc("target", a.complete(targetNames))
 }

@@ -252,3 +252,18 @@ func TestTokenOf(t *testing.T) {
 		t.Error("an operation without a secret was taken for a token")
 	}
 }
+
+func TestPlacementTable(t *testing.T) {
+	got := placementTable(api.Placement{Member: "m2", Members: []api.PlacementVerdict{
+		{Member: "m10", Filter: "status", Reason: "is offline", Scores: map[string]float64{}},
+		{Member: "m2", Scores: map[string]float64{"count": 1, "anti_affinity": 0.25}, Total: 1.25},
+	}})
+	want := [][]string{
+		{"m2", "YES", "1.250", "0.250", "1.000", "", ""},
+		{"m10", "", "", "", "", "status", "is offline"},
+	}
+	header := []string{"MEMBER", "CHOSEN", "TOTAL", "ANTI AFFINITY", "COUNT", "REFUSED BY", "REASON"}
+	if diff := cmp.Diff(header, got.Header) + cmp.Diff(want, got.Rows); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -68,7 +68,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	}
 	body, err := json.Marshal(cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
-		Architecture: m.cluster.Architecture(), Protocol: cluster.JoinProtocol,
+		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol,
 		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
 		Pools: join.Pools, Networks: join.Networks,
 	})

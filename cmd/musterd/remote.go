@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,9 +31,7 @@ func (r remote) send(ctx context.Context, member, method, path string, body io.R
 		return nil, err
 	}
 	request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(r.m.store.View().Revision()), 10))
-	for key, values := range header {
-		request.Header[key] = values
-	}
+	maps.Copy(request.Header, header)
 	return r.m.peers.Transport(member, r.caller()).RoundTrip(request)
 }
 

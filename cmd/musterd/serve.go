@@ -75,7 +75,7 @@ type member struct {
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
 	anew atomic.Bool
-	// stopping says that somebody asked the daemon to end, whatever else is due.
+	// stopping says that the daemon was told to end, which goes before beginning anew.
 	stopping atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
@@ -444,6 +444,15 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })
 	group.Go(func() error { return m.keepBook(ctx) })
+	group.Go(func() error { return m.keepGossip(ctx) })
+	group.Go(func() error {
+		select {
+		case err := <-m.store.Broken():
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	group.Go(func() error { m.cluster.AutoStart(ctx); return nil })
 	group.Go(func() error {
 		defer cancel()
@@ -451,6 +460,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		case <-ctx.Done():
 		case <-m.ended:
 		case <-power:
+			m.stopping.Store(true)
 			m.log.Warn("the power fails: stopping all instances")
 			if err := m.cluster.StopAll(ctx); err != nil {
 				m.log.Error("stop all instances", "error", err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"muster/node/storage/mount"
+	"muster/node/storage/stream"
 	"muster/state"
 )
 
@@ -31,6 +32,25 @@ func (m *IDMap) same(other *IDMap) bool {
 		return m == other
 	}
 	return slices.Equal(m.UIDs, other.UIDs) && slices.Equal(m.GIDs, other.GIDs)
+}
+
+// inside says how to get from the ids of the host to those of the container.
+// Ids that the container has not got stay.
+func (m *IDMap) inside() *stream.IDs {
+	if m == nil {
+		return nil
+	}
+	inverse := func(ranges []IDRange) func(uint32) uint32 {
+		return func(id uint32) uint32 {
+			for _, r := range ranges {
+				if id >= r.Host && uint64(id) < uint64(r.Host)+uint64(r.Size) {
+					return r.Container + (id - r.Host)
+				}
+			}
+			return id
+		}
+	}
+	return &stream.IDs{UID: inverse(m.UIDs), GID: inverse(m.GIDs)}
 }
 
 // check refuses maps that the kernel would refuse.

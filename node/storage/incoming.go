@@ -150,7 +150,12 @@ func (in *incoming) save() error {
 	if err := os.Rename(in.at(notesFile+".new"), in.at(notesFile)); err != nil {
 		return err
 	}
-	dir, err := os.Open(in.dir)
+	return syncDir(in.dir)
+}
+
+// syncDir makes the names in a directory outlive a power loss.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -186,6 +191,13 @@ func (in *incoming) inventory(ctx context.Context, base string) (*stream.Invento
 
 // files returns what there is of a content, with the sums of what came in part.
 func (in *incoming) files(ctx context.Context, name string) (files *stream.Manifest, err error) {
+	// Most often the log says it all, and the content need not be mounted:
+	// taking an overlay down that can be written to syncs the whole disk.
+	if log, files, err := stream.OpenLog(in.log(name)); err == nil {
+		if err := log.Close(); err != nil || !files.Partial() {
+			return files, err
+		}
+	}
 	target, err := in.enter(ctx, name)
 	if err != nil {
 		return nil, err

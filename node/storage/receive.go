@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"muster/node/storage/stream"
 	"muster/state"
@@ -91,7 +92,11 @@ func (p *Pool) Commit(ctx context.Context, vol Volume) error {
 		return p.fault(err, "receive %s", vol)
 	}
 	if !exists(in.family()) && exists(p.family(vol)) {
-		p.tidy(ctx, in.dir) // a crash came between the two steps below
+		// It was done before, and maybe cut off right after.
+		if err := syncDir(filepath.Dir(p.family(vol))); err != nil {
+			return p.fault(err, "receive %s", vol)
+		}
+		p.tidy(ctx, in.dir)
 		return nil
 	}
 	if !exists(in.dir) {
@@ -103,6 +108,10 @@ func (p *Pool) Commit(ctx context.Context, vol Volume) error {
 	err = commit(in.family(), p.family(vol))
 	if errors.Is(err, fs.ErrExist) {
 		return state.Errorf(state.ErrExists, "%s %s exists on storage pool %s", vol.what(), vol, p.name)
+	}
+	// The source is removed next: the volume must outlive a power loss.
+	if err == nil {
+		err = syncDir(filepath.Dir(p.family(vol)))
 	}
 	if err != nil {
 		return p.fault(err, "receive %s", vol)

@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -62,6 +64,29 @@ func (c *Client) InstanceState(ctx context.Context, name string) (api.InstanceSt
 // CreateInstance makes an instance; it is not started.
 func (c *Client) CreateInstance(ctx context.Context, post api.InstancesPost) (*Operation, error) {
 	return c.start(ctx, request{method: http.MethodPost, path: at("instances"), body: post})
+}
+
+// PlaceInstance says on which member an instance would be made, and why, and makes
+// none. That there is no place is told by the answer, not by the error.
+func (c *Client) PlaceInstance(ctx context.Context, post api.InstancesPost) (api.Placement, error) {
+	var placement api.Placement
+	// The target may be a group, which can't be asked.
+	server, _, err := c.WithTarget("").Server(ctx)
+	if err != nil {
+		return placement, err
+	}
+	if server.Environment.Server != "muster" {
+		// It would take the request for one to create the instance.
+		return placement, fmt.Errorf("%s is not muster and explains no placement", c.name)
+	}
+	envelope, _, err := c.call(ctx, request{method: http.MethodPost, path: at("instances"), query: url.Values{"dry-run": {"1"}}, body: post})
+	if err != nil {
+		return placement, err
+	}
+	if err := json.Unmarshal(envelope.Metadata, &placement); err != nil {
+		return placement, fmt.Errorf("answer to a dry run: %w", err)
+	}
+	return placement, nil
 }
 
 // UpdateInstance replaces an instance's configuration; etag may be empty.

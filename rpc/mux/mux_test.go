@@ -619,7 +619,7 @@ func TestThePortSurvivesStrangers(t *testing.T) {
 
 func TestAHandshakeCutShortAtAnyByteHarmsNobody(t *testing.T) {
 	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, HandshakeTimeout: 200 * time.Millisecond})
+	m := open(t, mux.Config{Identity: i, HandshakeTimeout: 2 * time.Second})
 	echo(t, m, mux.GRPC)
 	cert := sibling(t, i, "bee")
 	for limit := 1; limit < 2500; limit += 97 {
@@ -656,7 +656,7 @@ func (l *limited) Write(data []byte) (int, error) {
 
 func TestAConnectionThatNobodyTakesIsClosed(t *testing.T) {
 	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, HandshakeTimeout: 100 * time.Millisecond})
+	m := open(t, mux.Config{Identity: i, HandshakeTimeout: time.Second})
 	c, err := m.Dial(t.Context(), "ant", m.Address(), mux.Dqlite)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 
 	peerpb "muster/rpc/peer/proto"
 	"muster/rpc/rest"
+	"muster/state"
 )
 
 // callerKey is the metadata in which the caller's identity travels; the suffix makes
@@ -38,8 +40,35 @@ func (p *Peers) Transport(name string, caller rest.Caller) http.RoundTripper {
 
 var _ rest.Peers = (*Peers)(nil)
 
-// carry opens a connection on which the named member speaks HTTP/1.1.
+// carryPatience is how long a member that is online may be out of reach: one that has
+// just joined or was restarted comes up anew, and is known by then.
+const carryPatience = time.Second
+
+// carry opens a connection on which the named member speaks HTTP/1.1. Nothing has been
+// sent before it is open, so it may be tried again.
 func (p *Peers) carry(ctx context.Context, name string, caller rest.Caller) (net.Conn, error) {
+	patience := time.Now().Add(carryPatience)
+	for {
+		conn, err := p.carryOnce(ctx, name, caller)
+		if err == nil || !errors.Is(err, state.ErrUnavailable) || time.Now().After(patience) {
+			return conn, err
+		}
+		id, unknown := p.cfg.Resolve(name)
+		if unknown != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(50 * time.Millisecond):
+		}
+		if over, closed := p.conn(id); closed == nil {
+			over.ResetConnectBackoff()
+		}
+	}
+}
+
+func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) (net.Conn, error) {
 	id, err := p.cfg.Resolve(name)
 	if err != nil {
 		return nil, err

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 
 	"muster/cluster"
 	"muster/cluster/pki"
 	"muster/rpc/rest/api"
+	"muster/rpc/rest/machine"
 	"muster/state"
 	"muster/state/store"
 )
@@ -21,7 +23,7 @@ type MemberStore interface {
 	EnableCluster(ctx context.Context, name string) error
 	CreateJoinToken(ctx context.Context, name string) (cluster.OperationInfo, error)
 	AdmitMember(ctx context.Context, join cluster.JoinRequest) (cluster.JoinAnswer, error)
-	UpdateMember(ctx context.Context, name, description string, config state.Config, expect state.Revision) error
+	UpdateMember(ctx context.Context, name string, change cluster.MemberChange, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
 	RemoveMember(ctx context.Context, name string, force bool) error
 	// UpdateClusterCertificate replaces the certificate that all members show to clients.
@@ -59,6 +61,8 @@ type members struct {
 	operations OperationStore
 	daemon     Daemon
 	host       Host
+	// pools is nil on a server without storage.
+	pools PoolStore
 }
 
 func (x members) routes() []route {
@@ -97,7 +101,8 @@ func (x members) routes() []route {
 		{
 			pattern: "PUT /1.0/cluster/members/{name}", access: admin, handle: x.replace, tagged: true,
 			summary: "Replace a member's description and configuration", body: api.ClusterMemberPut{},
-			description: "Roles, failure domain and groups can't be changed.",
+			description: "Roles are the cluster's to give and can't be changed.",
+			announces:   []string{"clustering_edit_roles", "clustering_failure_domains"},
 		},
 		{
 			pattern: "PATCH /1.0/cluster/members/{name}", access: admin, handle: x.patch, tagged: true,
@@ -111,6 +116,11 @@ func (x members) routes() []route {
 			pattern: "DELETE /1.0/cluster/members/{name}", access: admin, handle: x.remove,
 			summary: "Remove a member", query: []parameter{{"force", "integer", "1 removes a member that is offline."}},
 			description: "The member is out when the answer arrives, open connections included.",
+		},
+		{
+			pattern: "GET /1.0/cluster/members/{name}/state", access: trusted, on: namedMember, handle: x.state,
+			summary: "Show how a member's machine is doing", returns: api.ClusterMemberState{},
+			announces: []string{"cluster_member_state"},
 		},
 		{
 			pattern: "POST /internal/join", access: public, handle: x.admit,
@@ -248,7 +258,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: m.Roles, FailureDomain: "default", Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: []string{"default"},
+			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
 		},
 	}
 }
@@ -259,6 +269,27 @@ func (x members) get(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return tagged(etag(m.Revision), showMember(m)), nil
+}
+
+func (x members) state(r *http.Request) (any, error) {
+	if name := r.PathValue("name"); name != x.host.Name() {
+		return nil, state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+	}
+	info, err := machine.State("/")
+	if err != nil {
+		return nil, err
+	}
+	shown := api.ClusterMemberState{SysInfo: info, StoragePools: map[string]api.ResourcesStoragePool{}}
+	if x.pools == nil {
+		return shown, nil
+	}
+	for _, pool := range x.view().Pools() {
+		// A pool that is not on this member, or broken there, must not hide the rest.
+		if found, err := x.pools.PoolResources(r.Context(), pool.Name); err == nil {
+			shown.StoragePools[pool.Name] = showSpace(found)
+		}
+	}
+	return shown, r.Context().Err()
 }
 
 func (x members) token(r *http.Request) (any, error) {
@@ -282,7 +313,21 @@ func (x members) replace(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.store.UpdateMember(r.Context(), r.PathValue("name"), req.Description, withoutEmpty(req.Config), expect)
+	change, err := memberChange(req)
+	if err != nil {
+		return nil, err
+	}
+	return nil, x.store.UpdateMember(r.Context(), r.PathValue("name"), change, expect)
+}
+
+// memberChange reads what is to become of a member.
+func memberChange(req api.ClusterMemberPut) (cluster.MemberChange, error) {
+	change := cluster.MemberChange{Description: req.Description, Config: withoutEmpty(req.Config), Domain: req.FailureDomain, Groups: req.Groups}
+	// Roles change by themselves between reading a member and writing it back.
+	if slices.ContainsFunc(req.Roles, func(role string) bool { return !slices.Contains(cluster.Roles, role) }) {
+		return change, state.Errorf(state.ErrInvalid, "field \"roles\": the cluster gives its members their roles; cluster.max_voters and cluster.max_standby say how many of each there are")
+	}
+	return change, nil
 }
 
 func (x members) patch(r *http.Request) (any, error) {
@@ -295,9 +340,10 @@ func (x members) patch(r *http.Request) (any, error) {
 		if err := unmarshal(change, &req); err != nil {
 			return 0, nil, err
 		}
+		changed, err := memberChange(req)
 		return m.Revision, func(expect state.Revision) error {
-			return x.store.UpdateMember(r.Context(), m.Name, req.Description, withoutEmpty(req.Config), expect)
-		}, nil
+			return x.store.UpdateMember(r.Context(), m.Name, changed, expect)
+		}, err
 	})
 }
 

@@ -65,6 +65,10 @@ var extensions = []extension{
 	{"clustering_join_token", "a token lets a server join once", "TestCluster"},
 	{"clustering_update_cert", "the certificate of a cluster can be replaced", "TestClusterCertificate"},
 	{"cluster_internal_copy", "instances are copied and moved between members by the server", "TestMove"},
+	{"clustering_edit_roles", "members can be edited; their roles are the cluster's to give", "TestGroups"},
+	{"clustering_failure_domains", "members have failure domains, over which instances and votes are spread", "TestGroups"},
+	{"clustering_groups", "members are in groups, which instances can be aimed at", "TestGroups"},
+	{"cluster_member_state", "members tell how their machines are doing", "TestMemberState"},
 	{"storage_volume_state", "volumes tell the space they take", "TestLXC"},
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,8 +53,13 @@ type policy struct {
 	thing func(*http.Request) Thing
 	// target says that ?target= may name the member.
 	target bool
+	// named says that {name} is the member. One that is offline is refused at once,
+	// instead of when nothing has come from it for long.
+	named bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
+	// orHere says that the member that was asked answers when the other can't be reached.
+	orHere bool
 	// place finds the member by the request's JSON body, which it gets whole; done is
 	// called when the answer is there. A body that can't be read is nobody's: the handler
 	// says what is wrong with it.
@@ -63,6 +69,8 @@ type policy struct {
 var (
 	// toTarget is answered by the member that ?target= names.
 	toTarget = policy{target: true}
+	// namedMember is answered by member {name}.
+	namedMember = policy{named: true}
 	// everyMember is a list to which each member adds its rows.
 	everyMember = policy{everyone: true}
 	// instanceOwner is answered by the host of instance {name}.
@@ -80,6 +88,9 @@ var (
 		}
 		return instanceOwner.thing(r)
 	}}
+	// operationTeller is answered by the member that runs operation {id}, which knows how
+	// far it is, or by whoever was asked when that member can't.
+	operationTeller = policy{orHere: true, thing: operationOwner.thing}
 	// operationOwner is answered by the member that runs operation {id}.
 	operationOwner = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "operation", Name: r.PathValue("id")}
@@ -105,6 +116,9 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		}
 		return name, nil
 	}
+	if p.named {
+		return s.named(r.PathValue("name"))
+	}
 	if p.thing == nil || s.cfg.Placement == nil {
 		return "", nil
 	}
@@ -117,6 +131,19 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		return "", err
 	}
 	return owner, nil
+}
+
+// named resolves a policy that goes by the member's name.
+func (s *Server) named(name string) (string, error) {
+	switch {
+	case s.cfg.Placement == nil || name == s.cfg.Placement.Self():
+		return "", nil
+	case !s.cfg.Placement.Member(name):
+		return "", state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+	case !slices.Contains(s.cfg.Placement.Others(), name):
+		return "", state.Errorf(state.ErrUnavailable, "member %q is offline", name)
+	}
+	return name, nil
 }
 
 // placed resolves a policy that goes by the request's body, and puts the body back.
@@ -159,7 +186,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", member
 			p.Out.Host = p.In.Host
-			p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(s.cfg.View().Revision()), 10))
+			if view := s.cfg.View(); view != nil {
+				p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(view.Revision()), 10))
+			}
 		},
 		FlushInterval: -1, // answers may be streams
 		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
@@ -193,7 +222,7 @@ func (s *Server) ServePeer(w http.ResponseWriter, r *http.Request, caller Caller
 func (s *Server) caughtUp(r *http.Request) error {
 	known, err := strconv.ParseInt(r.Header.Get(RevisionHeader), 10, 64)
 	if err != nil || s.cfg.WaitRevision == nil {
-		return nil //nolint:nilerr // who does not say takes what there is
+		return nil // who does not say takes what there is
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), catchUp)
 	defer cancel()

@@ -26,7 +26,7 @@ type ownership struct {
 func (o ownership) Self() string     { return o.self }
 func (o ownership) Others() []string { return []string{"bee", "cat"} }
 func (o ownership) Member(name string) bool {
-	return name == "ant" || name == "bee" || name == "cat"
+	return name == "ant" || name == "bee" || name == "cat" || name == "eel"
 }
 
 func (o ownership) Owner(_ context.Context, thing Thing) (string, error) {
@@ -106,6 +106,7 @@ func TestRequestsGoToTheOwner(t *testing.T) {
 			"GET /1.0/anywhere":         {handle: whoami},
 			"PUT /1.0/instances/{name}": {handle: whoami, on: instanceOwner, access: trusted},
 			"GET /1.0/resources":        {handle: whoami, on: toTarget},
+			"GET /1.0/members/{name}":   {handle: whoami, on: namedMember},
 			"DELETE /1.0/profiles/{name}": {on: policy{thing: func(*http.Request) Thing {
 				return Thing{Kind: "instance", Project: "default", Name: "there"}
 			}}, handle: answering(nil, state.Errorf(state.ErrConflict, "profile is in use on %s", member))},
@@ -119,6 +120,8 @@ func TestRequestsGoToTheOwner(t *testing.T) {
 		"GET /1.0/resources":            "ant",
 		"GET /1.0/resources?target=ant": "ant",
 		"GET /1.0/resources?target=bee": "bee",
+		"GET /1.0/members/ant":          "ant",
+		"GET /1.0/members/bee":          "bee",
 	} {
 		var got []any
 		c.must(line, "body", &got)
@@ -130,6 +133,9 @@ func TestRequestsGoToTheOwner(t *testing.T) {
 	c.refused("PUT /1.0/instances/none", "", 404, `instance "none" not found`)
 	c.refused("PUT /1.0/instances/lost", "", 503, `member "cat": no route to host`)
 	c.refused("GET /1.0/resources?target=dog", "", 404, `cluster member "dog" not found`)
+	c.refused("GET /1.0/members/dog", "", 404, `cluster member "dog" not found`)
+	c.refused("GET /1.0/members/eel", "", 503, `member "eel" is offline`)
+	c.refused("GET /1.0/members/cat", "", 503, `member "cat": no route to host`)
 }
 
 func TestWithoutPeersTheOwnerIsNamed(t *testing.T) {

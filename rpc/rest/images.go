@@ -238,8 +238,8 @@ func (x images) upload(r *http.Request, next func() (image.Part, error)) (cluste
 func (x images) place(r *http.Request, body []byte) (string, func(), error) {
 	done := func() {}
 	var req api.ImagesPost
-	if json.Unmarshal(body, &req) != nil || req.Source == nil {
-		return "", done, nil
+	if err := json.Unmarshal(body, &req); err != nil || req.Source == nil {
+		return "", done, nil //nolint:nilerr // create says it
 	}
 	switch req.Source.Type {
 	case "instance", "container", "snapshot":

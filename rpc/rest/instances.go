@@ -215,7 +215,7 @@ func (x instances) states(r *http.Request) (any, error) {
 		}
 	}
 	shown := make([]*api.InstanceState, len(own))
-	err := each(own, func(i int, inst *state.Instance) error {
+	err := each(own, func(i int, inst *state.Instance) error { //nolint:contextcheck // within r
 		shown[i] = x.stateOf(r.Context(), inst)
 		return nil
 	})
@@ -371,8 +371,8 @@ func (x instances) stateOf(ctx context.Context, inst *state.Instance) *api.Insta
 // place finds the member for a new instance.
 func (x instances) place(r *http.Request, body []byte) (string, func(), error) {
 	var req api.InstancesPost
-	if json.Unmarshal(body, &req) != nil {
-		return "", func() {}, nil
+	if err := json.Unmarshal(body, &req); err != nil {
+		return "", func() {}, nil //nolint:nilerr // create says it
 	}
 	spec, err := instanceSpec(r, req)
 	if err != nil || r.URL.Query().Has("dry-run") {

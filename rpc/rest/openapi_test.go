@@ -32,7 +32,7 @@ func everything() Config {
 		Settings: struct{ SettingStore }{}, Events: struct{ EventSource }{}, Operations: struct{ OperationStore }{},
 		Certificates: struct{ CertificateStore }{}, Profiles: struct{ ProfileStore }{}, Projects: struct{ ProjectStore }{},
 		Instances: struct{ InstanceStore }{}, Snapshots: struct{ SnapshotStore }{}, Execs: struct{ ExecStore }{}, Files: struct{ FileStore }{},
-		Images: struct{ ImageStore }{}, Transfers: struct{ TransferStore }{}, Networks: struct{ NetworkStore }{}, Pools: struct{ PoolStore }{}, Members: struct{ MemberStore }{},
+		Images: struct{ ImageStore }{}, Transfers: struct{ TransferStore }{}, Networks: struct{ NetworkStore }{}, Pools: struct{ PoolStore }{}, Members: struct{ MemberStore }{}, Groups: struct{ GroupStore }{},
 	}
 }
 

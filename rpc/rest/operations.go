@@ -40,7 +40,7 @@ func (x operations) routes() []route {
 			},
 		},
 		{
-			pattern: "GET /1.0/operations/{id}", access: trusted, on: operationOwner, handle: x.get,
+			pattern: "GET /1.0/operations/{id}", access: trusted, on: operationTeller, handle: x.get,
 			announces: []string{"operation_description"},
 			summary:   "Show an operation", returns: api.Operation{},
 		},
@@ -50,7 +50,7 @@ func (x operations) routes() []route {
 			description: "The answer's operation is the cancelled one.",
 		},
 		{
-			pattern: "GET /1.0/operations/{id}/wait", access: public, on: operationOwner, streams: true, handle: x.wait,
+			pattern: "GET /1.0/operations/{id}/wait", access: public, streams: true, handle: x.wait,
 			summary: "Wait until an operation has ended", returns: api.Operation{},
 			description: "Untrusted callers need the secret of a token operation.",
 			query: []parameter{

@@ -60,6 +60,7 @@ type Config struct {
 	Execs        ExecStore
 	Files        FileStore
 	Images       ImageStore
+	Groups       GroupStore
 	Transfers    TransferStore
 	Networks     NetworkStore
 	Pools        PoolStore

@@ -129,7 +129,9 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			return err
 		}
 		if owner != "" {
-			return s.forward(w, r, owner)
+			if err := s.forward(w, r, owner); err == nil || !rt.on.orHere || w.status != 0 {
+				return err
+			}
 		}
 	}
 	if s.cfg.Stale != nil && rt.method() == http.MethodGet {

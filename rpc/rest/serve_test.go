@@ -228,7 +228,7 @@ func TestNotFoundIsSaidOnlyAfterABarrier(t *testing.T) {
 func TestAnETagThatIsNewerThanTheViewIsWaitedFor(t *testing.T) {
 	cfg := bare()
 	cfg.View = newRealm(t).store.View
-	next := etag(cfg.View().Revision() + 1)
+	next := etag(cfg.View().Revision() + 1000)
 	barriers := 0
 	var refused error
 	cfg.Barrier = func(context.Context) error { barriers++; return refused }

@@ -200,10 +200,14 @@ func (x pools) resources(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return showSpace(found), nil
+}
+
+func showSpace(found storage.Resources) api.ResourcesStoragePool {
 	return api.ResourcesStoragePool{
 		Space:  api.ResourcesStoragePoolSpace{Used: found.SpaceUsed, Total: found.SpaceTotal},
 		Inodes: api.ResourcesStoragePoolInodes{Used: found.InodesUsed, Total: found.InodesTotal},
-	}, nil
+	}
 }
 
 func (pools) noCustom(*http.Request) (any, error) {

@@ -46,7 +46,10 @@ func table(cfg Config) []route {
 		add(internal{cfg.Daemon}.routes())
 	}
 	if cfg.Members != nil {
-		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host}.routes())
+		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host, cfg.Pools}.routes())
+	}
+	if cfg.Groups != nil {
+		add(groups{view, cfg.Groups}.routes())
 	}
 	if cfg.Pools != nil {
 		add(pools{view, cfg.Pools, cfg.Host}.routes())

@@ -13,6 +13,7 @@ type Kind string
 const (
 	KindProject     Kind = "project"     // *state.Project
 	KindMember      Kind = "member"      // *state.Member
+	KindGroup       Kind = "group"       // *state.Group
 	KindSetting     Kind = "setting"     // *state.Setting
 	KindCertificate Kind = "certificate" // *state.Certificate
 	KindToken       Kind = "token"       // *state.Token

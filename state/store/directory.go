@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"muster/state"
 )
 
@@ -158,6 +160,15 @@ func (d *directory) checkMark(revision state.Revision) error {
 		return nil
 	}
 	return d.damaged("it reached revision %d, and now it ends at %d", d.marked, revision)
+}
+
+// space is how many bytes the file system has left.
+func (d *directory) space() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.path, &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // no file system is that large
 }
 
 func (d *directory) close() error { return d.mark.Close() }

@@ -79,6 +79,7 @@ func tables() *memdb.DBSchema {
 	schema := map[string]*memdb.TableSchema{
 		string(KindProject):     table(func(p *state.Project) []byte { return key(p.Name) }, nil),
 		string(KindMember):      table(func(m *state.Member) []byte { return key(m.Name) }, map[string]memdb.Indexer{byUUID: index[state.Member](func(m *state.Member) []byte { return key(m.ID) })}),
+		string(KindGroup):       table(func(g *state.Group) []byte { return key(g.Name) }, nil),
 		string(KindSetting):     table(func(s *state.Setting) []byte { return key(s.Member, s.Key) }, nil),
 		string(KindCertificate): table(func(c *state.Certificate) []byte { return key(c.Fingerprint) }, nil),
 		string(KindToken):       table(func(t *state.Token) []byte { return key(t.ID) }, nil),
@@ -121,6 +122,8 @@ func newNoun(kind Kind) (any, error) {
 		return &state.Project{}, nil
 	case KindMember:
 		return &state.Member{}, nil
+	case KindGroup:
+		return &state.Group{}, nil
 	case KindSetting:
 		return &state.Setting{}, nil
 	case KindCertificate:
@@ -151,7 +154,7 @@ func newNoun(kind Kind) (any, error) {
 
 // kinds lists every kind of object.
 var kinds = []Kind{
-	KindProject, KindMember, KindSetting, KindCertificate, KindToken, KindProfile, KindInstance, KindSnapshot,
+	KindProject, KindMember, KindGroup, KindSetting, KindCertificate, KindToken, KindProfile, KindInstance, KindSnapshot,
 	KindImage, KindAlias, KindNetwork, KindPool, KindVolume, KindIntent,
 }
 

@@ -20,8 +20,9 @@ type UpdateMember struct {
 	Name        string
 	Description string
 	Config      state.Config
-	// Domain is kept when empty.
+	// Domain and Groups are kept when empty.
 	Domain         string
+	Groups         []string
 	ExpectRevision state.Revision
 	Hint           Hint
 }
@@ -69,10 +70,14 @@ func (t *tx) addMember(ctx context.Context, m state.Member, hint Hint) error {
 	}
 	m.CreatedAt = t.created(m.CreatedAt)
 	m.Domain = cmp.Or(m.Domain, defaultDomain)
+	if len(m.Groups) == 0 {
+		m.Groups = []string{state.DefaultGroup}
+	}
 	err := t.q.InsertMember(ctx, sqlgen.InsertMemberParams{
 		ID: m.ID, Name: m.Name, Address: m.Address, Architecture: m.Architecture, Description: m.Description,
 		Config: encodeConfig(m.Config), Certificate: m.Certificate, CreatedAt: m.CreatedAt, Revision: t.rev(),
 		Cpu: m.Capacity.CPU, Memory: m.Capacity.Memory, Disk: m.Capacity.Disk, FailureDomain: m.Domain,
+		GroupsIn: encodeList(m.Groups),
 	})
 	if err != nil {
 		return fresh(err, "cluster member %q (ID %s)", m.Name, m.ID)
@@ -96,6 +101,14 @@ func (c UpdateMember) apply(ctx context.Context, t *tx) error {
 		return state.Errorf(state.ErrConflict, "member %q was given up when the cluster was recovered: it can only be removed", c.Name)
 	}
 	m.Description, m.Config, m.Domain = c.Description, c.Config, cmp.Or(c.Domain, m.Domain)
+	if len(c.Groups) > 0 {
+		m.Groups = slices.Compact(slices.Sorted(slices.Values(c.Groups)))
+		for _, group := range m.Groups {
+			if _, err := t.group(ctx, group); err != nil {
+				return err
+			}
+		}
+	}
 	return t.saveMember(ctx, m, c.Hint, "cluster-member-updated")
 }
 
@@ -119,6 +132,7 @@ func (t *tx) saveMember(ctx context.Context, m *state.Member, hint Hint, usual s
 		Address: m.Address, Architecture: m.Architecture, Description: m.Description, Config: encodeConfig(m.Config),
 		Certificate: m.Certificate, Revision: t.rev(), Name: m.Name,
 		Cpu: m.Capacity.CPU, Memory: m.Capacity.Memory, Disk: m.Capacity.Disk, FailureDomain: m.Domain,
+		GroupsIn: encodeList(m.Groups),
 	})
 	if err != nil {
 		return wrap(err, "update member %q", m.Name)
@@ -334,10 +348,14 @@ func (t *tx) member(ctx context.Context, name string) (*state.Member, error) {
 
 func memberNoun(r sqlgen.Member) (*state.Member, error) {
 	config, err := decodeColumn[state.Config](r.Config)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := decodeColumn[[]string](r.GroupsIn)
 	return &state.Member{
 		Meta: state.Meta{Revision: state.Revision(r.Revision)},
 		ID:   r.ID, Name: r.Name, Address: r.Address, Architecture: r.Architecture, Description: r.Description,
 		Config: config, Certificate: r.Certificate, CreatedAt: r.CreatedAt.UTC(),
-		Capacity: state.Resources{CPU: r.Cpu, Memory: r.Memory, Disk: r.Disk}, Domain: r.FailureDomain,
+		Capacity: state.Resources{CPU: r.Cpu, Memory: r.Memory, Disk: r.Disk}, Domain: r.FailureDomain, Groups: groups,
 	}, err
 }

@@ -47,11 +47,13 @@ func migrations() ([]migration, error) {
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own that
-// checks again, so that two members which try at once do it once.
-func migrate(ctx context.Context, conn *sql.Conn, now time.Time) error {
+// checks again, so that two members which try at once do it once. It reports whether
+// there was anything to do: what the tables hold may then differ from what their changes
+// say.
+func migrate(ctx context.Context, conn *sql.Conn, now time.Time) (changed bool, err error) {
 	steps, err := migrations()
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_steps (
 		version    INTEGER  NOT NULL PRIMARY KEY,
@@ -59,22 +61,22 @@ func migrate(ctx context.Context, conn *sql.Conn, now time.Time) error {
 		applied_at DATETIME NOT NULL
 	)`)
 	if err != nil {
-		return err
+		return false, err
 	}
 	newest := int64(len(steps))
 	current, err := schemaVersion(ctx, conn)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if current > newest {
-		return state.Errorf(state.ErrConflict, "the database has schema %d and this release knows %d: run a newer release", current, newest)
+		return false, state.Errorf(state.ErrConflict, "the database has schema %d and this release knows %d: run a newer release", current, newest)
 	}
 	for _, step := range steps[current:] {
 		if err := step.run(ctx, conn, now); err != nil {
-			return fmt.Errorf("schema step %s: %w", step.name, err)
+			return false, fmt.Errorf("schema step %s: %w", step.name, err)
 		}
 	}
-	return nil
+	return current < newest, nil
 }
 
 func schemaVersion(ctx context.Context, conn *sql.Conn) (version int64, err error) {

@@ -283,6 +283,19 @@ func isBusy(err error) bool {
 	return isCode(err, driver.ErrBusy, driver.ErrBusyRecovery, driver.ErrBusySnapshot)
 }
 
+// isDisk reports whether the database could not write to its disk. The codes for a
+// leadership that was lost look like it too, and the driver makes ErrBadConn of them.
+func isDisk(err error) bool {
+	refusal, ok := errors.AsType[driver.Error](err)
+	return ok && (refusal.Code&0xff == codeIO || refusal.Code&0xff == codeFull)
+}
+
+// The result codes that say so (sqlite3.h).
+const (
+	codeIO   = 10
+	codeFull = 13
+)
+
 // The extended result codes that commands act on (sqlite3.h).
 const (
 	codeForeignKey = 787

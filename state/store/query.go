@@ -128,14 +128,14 @@ func (w *writer) query(ctx context.Context, q *query) (*Table, state.Revision, e
 	}
 	// A second lock on the door: the words were checked already.
 	if err := w.session.do(ctx, "PRAGMA query_only = 1"); err != nil {
-		return nil, 0, w.undone(err)
+		return nil, 0, w.undone(ctx, err)
 	}
 	table, err := w.readQuery(ctx, q)
 	if reset := w.session.do(ctx, "PRAGMA query_only = 0"); reset != nil {
 		w.drop()
 	}
 	if isLost(err) {
-		err = w.undone(err)
+		err = w.undone(ctx, err)
 	}
 	return table, w.shown(), err
 }
@@ -179,12 +179,12 @@ func inStatement(err error) error {
 func (w *writer) writeQuery(ctx context.Context, q *query) (*Table, error) {
 	s := w.session
 	if err := s.do(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return nil, w.undone(err)
+		return nil, w.undone(ctx, err)
 	}
 	table, changes, err := w.writeInside(ctx, q)
 	if err != nil {
 		if isLost(err) || s.do(ctx, "ROLLBACK") != nil {
-			return nil, w.undone(err)
+			return nil, w.undone(ctx, err)
 		}
 		return nil, err
 	}
@@ -305,6 +305,8 @@ func (w *writer) touch(ctx context.Context, t *tx, o object) error {
 		if n.Member == "" {
 			where, is = "cluster_settings WHERE key = ?", []any{n.Key}
 		}
+	case *state.Group:
+		where, is = "member_groups WHERE name = ?", []any{n.Name}
 	case *state.Certificate:
 		where, is = "certificates WHERE fingerprint = ?", []any{n.Fingerprint}
 	case *state.Token:

@@ -143,6 +143,8 @@ func metaOf(noun any) *state.Meta {
 		return &n.Meta
 	case *state.Member:
 		return &n.Meta
+	case *state.Group:
+		return &n.Meta
 	case *state.Setting:
 		return &n.Meta
 	case *state.Certificate:

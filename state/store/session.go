@@ -21,6 +21,9 @@ type session struct {
 	stmts *statements
 	q     *sqlgen.Queries
 
+	// migrated says that this session brought the schema up to date.
+	migrated bool
+
 	revision state.Revision
 	term     uint64
 	outcome  int64
@@ -44,7 +47,7 @@ func openSession(ctx context.Context, n *node) (_ *session, err error) {
 	if s.conn, err = s.db.Conn(ctx); err != nil {
 		return nil, err
 	}
-	if err = migrate(ctx, s.conn, time.Now().UTC()); err != nil {
+	if s.migrated, err = migrate(ctx, s.conn, time.Now().UTC()); err != nil {
 		return nil, err
 	}
 	s.stmts = &statements{conn: s.conn, prepared: map[string]*sql.Stmt{}}

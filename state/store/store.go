@@ -85,6 +85,10 @@ type Store struct {
 	closed  error
 }
 
+// Broken says once that this member's part of the database must not go on, and why: the
+// daemon is to end, so that the others elect another leader.
+func (s *Store) Broken() <-chan error { return s.writer.broken }
+
 // Open opens the store in cfg.Dir, and returns when this member's View shows what
 // the cluster remembers. A directory that is new becomes a cluster of one member.
 // A database that is damaged, incomplete or another member's is an error that says
@@ -116,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, dir: dir, node: node, hub: hub}
 	opened := time.Now()
 	s.led.Store(&opened)
-	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), gone: make(chan struct{})}
+	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), broken: make(chan error, 1), gone: make(chan struct{})}
 	// The store outlives the opening, and ends with Close.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
@@ -190,6 +194,9 @@ func (bootstrap) name() string { return "bootstrap" }
 
 func (c bootstrap) apply(ctx context.Context, t *tx) error {
 	if err := t.createProject(ctx, state.Project{Name: state.DefaultProject, Description: "Default project"}, silent); err != nil {
+		return err
+	}
+	if err := (CreateGroup{Group: state.Group{Name: state.DefaultGroup, Description: "Default cluster group"}, Hint: silent}).apply(ctx, t); err != nil {
 		return err
 	}
 	return t.addMember(ctx, c.Member, silent)

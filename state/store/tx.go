@@ -94,6 +94,7 @@ func fill(noun any) {
 		config(&n.Config)
 	case *state.Member:
 		config(&n.Config)
+		list(&n.Groups)
 	case *state.Certificate:
 		list(&n.Projects)
 	case *state.Token:
@@ -243,6 +244,7 @@ func (t *tx) created(at time.Time) time.Time {
 var loaders = map[Kind]func(context.Context, *sqlgen.Queries) ([]any, error){
 	KindProject:     loader((*sqlgen.Queries).ListProjects, projectNoun),
 	KindMember:      loader((*sqlgen.Queries).ListMembers, memberNoun),
+	KindGroup:       loader((*sqlgen.Queries).ListGroups, groupNoun),
 	KindSetting:     loadSettings,
 	KindCertificate: loader((*sqlgen.Queries).ListCertificates, certificateNoun),
 	KindToken:       loader((*sqlgen.Queries).ListTokens, tokenNoun),

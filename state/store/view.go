@@ -117,6 +117,17 @@ func (v *View) MemberByID(id string) (*state.Member, error) {
 // Members returns all members.
 func (v *View) Members() []*state.Member { return list[state.Member](v, KindMember, byID) }
 
+// Group returns the cluster group of that name.
+func (v *View) Group(name string) (*state.Group, error) {
+	if g := first[state.Group](v, KindGroup, byID, key(name)); g != nil {
+		return g, nil
+	}
+	return nil, state.Errorf(state.ErrNotFound, "cluster group %q not found", name)
+}
+
+// Groups returns all cluster groups.
+func (v *View) Groups() []*state.Group { return list[state.Group](v, KindGroup, byID) }
+
 // Setting returns the value of a key: of the whole cluster when member is empty,
 // or of that member. A key that is not set has the empty value.
 func (v *View) Setting(member, name string) string {

@@ -32,6 +32,8 @@ type writer struct {
 	queue chan *request
 	// leading says that there is a session.
 	leading atomic.Bool
+	// broken takes why this member must not go on, once.
+	broken chan error
 	// gone is closed when the writer has answered its last request.
 	gone chan struct{}
 
@@ -150,6 +152,12 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 		return
 	}
 	if len(commands) > 0 {
+		if w.giveWay(ctx) {
+			for _, r := range append(commands, others...) {
+				r.answer(Result{}, errNotLeading)
+			}
+			return
+		}
 		w.commands(ctx, commands)
 	}
 	for _, r := range others {
@@ -204,12 +212,12 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 		return err
 	}
 	seen := w.hub.view.Load().revision
-	if seen == s.revision {
+	if seen == s.revision && (!s.migrated || seen == 0) {
 		return nil
 	}
 	// Revisions are whole in the table of changes, but for the trimmed ones.
 	after := position(seen+1, 0) - 1
-	follows := seen > 0 && s.firstChange <= after+1
+	follows := seen > 0 && !s.migrated && s.firstChange <= after+1
 	if !follows {
 		after = 0
 	}
@@ -252,7 +260,7 @@ func (w *writer) commands(ctx context.Context, asked []*request) {
 	if err == nil {
 		err = w.settle(ctx, g)
 	} else {
-		err = w.undone(err)
+		err = w.undone(ctx, err)
 	}
 	for i, r := range asked {
 		if err != nil {
@@ -281,6 +289,7 @@ func (w *writer) settle(ctx context.Context, g *group) error {
 	if err := g.session.do(ctx, "COMMIT"); err != nil {
 		w.log.WarnContext(ctx, "commit", "error", err, "commands", len(g.answers))
 		w.drop()
+		w.checkDisk(ctx, err)
 		return errUnknown
 	}
 	g.session.revision, g.session.term = g.revision, g.term
@@ -302,12 +311,54 @@ func (w *writer) show(ctx context.Context, changes []Change) error {
 }
 
 // undone is what to answer when a transaction ended before its commit.
-func (w *writer) undone(err error) error {
+func (w *writer) undone(ctx context.Context, err error) error {
 	w.drop()
+	w.checkDisk(ctx, err)
 	if isLost(err) || isBusy(err) {
 		return errNotLeading
 	}
 	return err
+}
+
+// giveWay reports whether this member must not lead because its disk is almost full, and
+// has the daemon end then: see checkDisk. The node would end by a fault of its own once
+// it can't write (libraft 0.15, seen as a segmentation fault), and
+// say nothing.
+func (w *writer) giveWay(ctx context.Context) bool {
+	left, err := w.dir.space()
+	if err != nil || left >= lowDisk {
+		return false
+	}
+	if alone, asked := w.node.alone(ctx); alone || asked != nil {
+		return false
+	}
+	w.breakOff(fmt.Errorf("the disk of this member's database has %d MiB left, so that another has to lead: make room on the disk, then start the daemon again", left>>20))
+	return true
+}
+
+// lowDisk is how much room a leader needs: the log grows by segments of 8 MiB, which are
+// made ahead.
+const lowDisk = 32 << 20
+
+func (w *writer) breakOff(why error) {
+	select {
+	case w.broken <- why:
+	default: // it was said
+	}
+}
+
+// checkDisk has the daemon end when err says that this member can't write to its disk
+// and others vote. The node would go on leading, so that no member of the cluster could
+// write, and it can't hand the leadership over either (libraft 0.15: "leadership
+// transfer failed"). A member that is alone goes on and refuses what it can't write.
+func (w *writer) checkDisk(ctx context.Context, err error) {
+	if !isDisk(err) {
+		return
+	}
+	if alone, asked := w.node.alone(ctx); alone || asked != nil {
+		return
+	}
+	w.breakOff(fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
 }
 
 // barrier returns a revision that includes all that was acknowledged before, once
@@ -315,13 +366,13 @@ func (w *writer) undone(err error) error {
 func (w *writer) barrier(ctx context.Context) (state.Revision, error) {
 	alone, err := w.node.alone(ctx)
 	if err != nil {
-		return 0, w.undone(err)
+		return 0, w.undone(ctx, err)
 	}
 	if !alone {
 		// Only a leader can commit, and this session ends with the leadership: so
 		// nobody else has written since it began.
 		if err := w.session.q.RaiseBarrier(ctx); err != nil {
-			return 0, w.undone(err)
+			return 0, w.undone(ctx, err)
 		}
 	}
 	return w.session.revision, nil

@@ -90,8 +90,12 @@ func run(ctx context.Context, count, many int) error {
 	} else {
 		fmt.Fprintln(os.Stderr, "Debian's lxd is not installed: measuring muster alone")
 	}
+	large := filepath.Join(scratch, "large.tar")
+	if err := largeImage(built.Unified, large); err != nil {
+		return err
+	}
 	for _, s := range servers {
-		if err := s.importImage(ctx, built.Unified); err != nil {
+		if err := errors.Join(s.importImage(ctx, built.Unified, "busybox"), s.importImage(ctx, large, "large")); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -163,8 +167,10 @@ func measure(ctx context.Context, servers []*server, count, many int) error {
 	}
 	// A warm-up lets both unpack the image.
 	for _, s := range servers {
-		if err := errors.Join(s.create(ctx, "warm", "busybox"), s.do(ctx, http.MethodDelete, "/1.0/instances/warm", nil)); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		for _, alias := range []string{"busybox", "large"} {
+			if err := errors.Join(s.create(ctx, "warm", alias), s.do(ctx, http.MethodDelete, "/1.0/instances/warm", nil)); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
 	}
 	for _, step := range steps {
@@ -181,6 +187,10 @@ func measure(ctx context.Context, servers []*server, count, many int) error {
 	}); err != nil {
 		return err
 	}
+	companions := make([]string, len(servers))
+	for n, s := range servers {
+		companions[n] = s.companions()
+	}
 	for _, s := range servers {
 		for i := range count {
 			err := errors.Join(state(s, i, "stop", true), s.do(ctx, http.MethodDelete, path(i), nil),
@@ -189,6 +199,18 @@ func measure(ctx context.Context, servers []*server, count, many int) error {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
+	}
+	if err := row("create from a 206 MB image", min(count, 5), func(s *server, i int) (time.Duration, error) {
+		return timed(func() error { return s.create(ctx, "large"+strconv.Itoa(i), "large") })
+	}); err != nil {
+		return err
+	}
+	if err := row("snapshot of 206 MB", min(count, 5), func(s *server, i int) (time.Duration, error) {
+		return timed(func() error {
+			return s.do(ctx, http.MethodPost, "/1.0/instances/large"+strconv.Itoa(i)+"/snapshots", map[string]any{"name": "s0"})
+		})
+	}); err != nil {
+		return err
 	}
 	if err := row("create empty", count, func(s *server, i int) (time.Duration, error) {
 		return timed(func() error { return s.create(ctx, "empty"+strconv.Itoa(i), "") })
@@ -213,11 +235,11 @@ func measure(ctx context.Context, servers []*server, count, many int) error {
 			return err
 		}
 	}
-	show(servers, results)
+	show(servers, results, companions)
 	return nil
 }
 
-func show(servers []*server, results []result) {
+func show(servers []*server, results []result, companions []string) {
 	out := table.NewWriter()
 	out.SetOutputMirror(os.Stdout)
 	header := table.Row{"median of"}
@@ -241,6 +263,11 @@ func show(servers []*server, results []result) {
 	line := table.Row{"daemon's resident memory"}
 	for _, s := range servers {
 		line = append(line, s.memory())
+	}
+	out.AppendRow(line)
+	line = table.Row{"what stays with each container (PSS)"}
+	for _, of := range companions {
+		line = append(line, of)
 	}
 	out.AppendRow(line)
 	out.Render()
@@ -307,7 +334,7 @@ func (s *server) setUp(ctx context.Context, driver string) error {
 	})
 }
 
-func (s *server) importImage(ctx context.Context, file string) error {
+func (s *server) importImage(ctx context.Context, file, alias string) error {
 	body, err := os.Open(file)
 	if err != nil {
 		return err
@@ -319,7 +346,7 @@ func (s *server) importImage(ctx context.Context, file string) error {
 	if err := s.send(ctx, http.MethodPost, "/1.0/images", body, &metadata); err != nil {
 		return err
 	}
-	return s.do(ctx, http.MethodPost, "/1.0/images/aliases", map[string]any{"name": "busybox", "target": metadata.Metadata.Fingerprint})
+	return s.do(ctx, http.MethodPost, "/1.0/images/aliases", map[string]any{"name": alias, "target": metadata.Metadata.Fingerprint})
 }
 
 func (s *server) create(ctx context.Context, name, alias string) error {

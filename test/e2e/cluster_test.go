@@ -240,3 +240,40 @@ func mustGet(t *testing.T, m *lab.Member, path string) lab.Answer {
 	}
 	return answer
 }
+
+// A verdict is not one member's word: who is merely out of the coordinator's reach stays
+// online, and is seen to go when it goes.
+func TestOneCutCableIsNobodysDeath(t *testing.T) {
+	network := lab.NewNetwork(t)
+	members := lab.ClusterOf(t, 3, lab.Options{Network: network, NoInit: true})
+	for _, m := range members {
+		status(t, m, "m1 Online", "m2 Online", "m3 Online")
+	}
+	var shown []member
+	if err := members[0].Get(t.Context(), "/1.0/cluster/members?recursion=1", &shown); err != nil {
+		t.Fatal(err)
+	}
+	coordinator := slices.IndexFunc(shown, func(m member) bool { return slices.Contains(m.Roles, "coordinator") })
+	if coordinator < 0 {
+		t.Fatalf("nobody coordinates: %+v", shown)
+	}
+	cut, witness := members[(coordinator+1)%3], members[(coordinator+2)%3]
+	// The gossip knows everybody a moment after the last has joined.
+	time.Sleep(3 * time.Second)
+	network.Cut(members[coordinator], cut)
+	for end := time.Now().Add(7 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err := witness.Get(t.Context(), "/1.0/cluster/members?recursion=1", &shown); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range shown {
+			if one.Status != "Online" {
+				t.Fatalf("%s is %s though only one way to it is cut", one.ServerName, one.Status)
+			}
+		}
+	}
+	network.Heal()
+	cut.Kill()
+	want := []string{"m1 Online", "m2 Online", "m3 Online"}
+	want[(coordinator+1)%3] = strings.Replace(want[(coordinator+1)%3], "Online", "Offline", 1)
+	status(t, witness, want...)
+}

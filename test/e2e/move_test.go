@@ -104,7 +104,7 @@ func TestMove(t *testing.T) {
 		}{
 			{"m1", "is on member \"m1\" already", http.StatusBadRequest},
 			{"m9", `"m9" not found`, http.StatusNotFound},
-			{"@none", "is not in group none", http.StatusConflict},
+			{"@none", `cluster group "none" not found`, http.StatusNotFound},
 		} {
 			answer, err := second.Request(t.Context(), http.MethodPost, "/1.0/instances/stay?target="+tc.target, map[string]any{"name": "stay", "migration": true}, nil)
 			if err != nil || answer.Code != tc.code || !strings.Contains(answer.Error, tc.want) {

@@ -113,7 +113,7 @@ func TestInstancesOnEveryMember(t *testing.T) {
 		}{
 			{"", "short of memory", http.StatusConflict},
 			{"?target=nobody", `"nobody" not found`, http.StatusNotFound},
-			{"?target=@nogroup", "is not in group nogroup", http.StatusConflict},
+			{"?target=@nogroup", `cluster group "nogroup" not found`, http.StatusNotFound},
 		} {
 			answer, err := first.Request(t.Context(), http.MethodPost, "/1.0/instances"+tc.query, body, nil)
 			if err != nil || answer.Code != tc.code || !strings.Contains(answer.Error, tc.want) {
@@ -280,6 +280,7 @@ func TestInstancesOnEveryMember(t *testing.T) {
 			}
 			return ""
 		})
+		status(t, first, "m1 Online", "m2 Online", "m3 Online")
 		first.Run("lxc", "storage", "delete", "local:late")
 	})
 }

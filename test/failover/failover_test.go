@@ -106,6 +106,11 @@ var scenes = []scene{
 // patience is how long anything may take before the test gives up.
 const patience = 30 * time.Second
 
+// apart is the time between one fault and the next: a leader of the database tries to
+// reach a member that was away once a second, and until it has, that member is as good
+// as missing, so that a second fault would be one too many.
+const apart = 2 * time.Second
+
 func await(done <-chan struct{}, most time.Duration) {
 	select {
 	case <-done:
@@ -158,7 +163,7 @@ func (c *cluster) round(s scene, result *result) bool {
 	c.writer.begin()
 	work.Go(func() { c.writer.write(ctx, survivor) })
 	work.Go(func() { watched.look(ctx, survivor, fmt.Sprintf("m%d", victim+1), shown) })
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(apart)
 	began := time.Now()
 	s.hurt(c, c.members[victim], shown)
 	healing := time.Now()

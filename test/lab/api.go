@@ -150,13 +150,7 @@ func (m *Member) Busybox() {
 }
 
 // BusyboxFile builds the small test image and returns its file.
-func BusyboxFile(t interface {
-	Helper()
-	Fatal(args ...any)
-	TempDir() string
-	Context() context.Context
-},
-) string {
+func BusyboxFile(t T) string {
 	t.Helper()
 	built, err := image.BuildBusybox(t.Context(), image.BusyboxSpec{OutDir: t.TempDir()})
 	if err != nil {
@@ -166,10 +160,24 @@ func BusyboxFile(t interface {
 }
 
 // purge deletes everything on the member through its API, so that nothing is left
-// on the machine.
+// on the machine. Who ends in the middle of something may have left an operation that
+// is under way, or a member that the others do not reach again yet: it tries for a
+// while.
 func (m *Member) purge() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		err := m.purgeOnce(ctx)
+		if err == nil || time.Since(began) > settling {
+			return err
+		}
+	}
+}
+
+// settling is how long operations and connections may take to come to rest.
+const settling = 15 * time.Second
+
+func (m *Member) purgeOnce(ctx context.Context) error {
 	var failed []error
 	list := func(path string) []string {
 		var urls []string
@@ -205,6 +213,9 @@ func (m *Member) purge() error {
 				failed = append(failed, err)
 			}
 		}
+	}
+	if len(failed) > 0 {
+		return errors.Join(failed...) // what instances are made of is needed to delete them
 	}
 	for _, profile := range list("/1.0/profiles") {
 		if strings.HasSuffix(profile, "/default") {

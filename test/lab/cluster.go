@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"testing"
 )
 
 // addresses counts the loopback addresses that this process has given out.
@@ -20,7 +19,7 @@ func Address() string {
 
 // Cluster starts n members that form one cluster: the first with a storage pool and a
 // network of its own, the others fresh.
-func Cluster(t testing.TB, n int) []*Member {
+func Cluster(t T, n int) []*Member {
 	t.Helper()
 	return ClusterOf(t, n, Options{})
 }
@@ -28,7 +27,7 @@ func Cluster(t testing.TB, n int) []*Member {
 // ClusterOf is Cluster with members that are started so. With NoInit the first has no
 // storage pool and network either; with a Network each member is in a namespace of its
 // own. The members are named m1, m2 and so on.
-func ClusterOf(t testing.TB, n int, options Options) []*Member {
+func ClusterOf(t T, n int, options Options) []*Member {
 	t.Helper()
 	members := make([]*Member, n)
 	for i := range members {

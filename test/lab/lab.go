@@ -14,12 +14,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
-	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Options says how a member is started. The zero value is right for most tests.
@@ -44,7 +40,7 @@ type Member struct {
 	// Dir is the daemon's directory, Bin where its programs are.
 	Dir, Bin string
 
-	t testing.TB
+	t T
 	// holders are the members whose things are removed before this one goes.
 	holders []*Member
 	// peers are the members of the same cluster, this one among them: those that are
@@ -63,7 +59,7 @@ type Member struct {
 }
 
 // NeedsRoot skips the test by name when it cannot run here.
-func NeedsRoot(t testing.TB) {
+func NeedsRoot(t T) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: runs real containers")
@@ -72,7 +68,7 @@ func NeedsRoot(t testing.TB) {
 
 // Programs returns the directory with musterd, muster and muster-shim as built
 // by `make build`, or builds them into a directory of the test.
-func Programs(t testing.TB) string {
+func Programs(t T) string {
 	t.Helper()
 	if dir := os.Getenv("MUSTER_TEST_BIN"); dir != "" {
 		return dir
@@ -88,7 +84,7 @@ func Programs(t testing.TB) string {
 	return bin
 }
 
-func moduleRoot(t testing.TB) string {
+func moduleRoot(t T) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -99,7 +95,7 @@ func moduleRoot(t testing.TB) string {
 
 // Start runs a daemon in a fresh directory until the test ends, and waits until
 // it answers. What the daemon left on the machine is removed with it.
-func Start(t testing.TB, options Options) *Member {
+func Start(t T, options Options) *Member {
 	t.Helper()
 	NeedsRoot(t)
 	sweep(t)
@@ -170,14 +166,29 @@ func (m *Member) up() error {
 		return err
 	}
 	wait := m.Command("musterd", "waitready", "--timeout", "30")
-	if out, err := wait.CombinedOutput(); err != nil {
-		return fmt.Errorf("the daemon is not ready: %w\n%s\n%s", err, out, tail(m.Log(), 25))
+	var out bytes.Buffer
+	wait.Stdout, wait.Stderr = &out, &out
+	if err := wait.Start(); err != nil {
+		return err
 	}
-	return nil
+	waited := make(chan error, 1)
+	go func() { waited <- wait.Wait() }()
+	select {
+	case err := <-waited:
+		if err != nil {
+			return fmt.Errorf("the daemon is not ready: %w\n%s\n%s", err, out.String(), tail(m.Log(), 25))
+		}
+		return nil
+	case err := <-m.done:
+		_ = wait.Process.Kill()
+		<-waited //nolint:errcheck // it was killed
+		m.daemon = nil
+		return fmt.Errorf("the daemon ended instead of getting ready: %w\n%s", err, tail(m.Log(), 25))
+	}
 }
 
 // Launched starts the daemon (again) and does not wait until it is ready: without a
-// quorum it is not.
+// quorum, or when the others refuse it, it is not.
 func (m *Member) Launched() {
 	m.t.Helper()
 	if err := m.launch(); err != nil {
@@ -186,7 +197,7 @@ func (m *Member) Launched() {
 }
 
 func (m *Member) launch() error {
-	log, err := os.OpenFile(filepath.Join(m.Dir, "lab.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -209,9 +220,18 @@ func (m *Member) launch() error {
 	return nil
 }
 
+// logFile is outside the member's directory when that has a disk of its own, which may
+// be full.
+func (m *Member) logFile() string {
+	if m.options.Disk != 0 {
+		return m.Dir + ".log"
+	}
+	return filepath.Join(m.Dir, "lab.log")
+}
+
 // Log is what the daemon has written so far.
 func (m *Member) Log() string {
-	data, err := os.ReadFile(filepath.Join(m.Dir, "lab.log"))
+	data, err := os.ReadFile(m.logFile())
 	if err != nil {
 		return err.Error()
 	}
@@ -244,6 +264,20 @@ func (m *Member) Exited(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Ended reports whether the daemon has ended by itself; Up starts it again.
+func (m *Member) Ended() bool {
+	if m.daemon == nil {
+		return true
+	}
+	select {
+	case <-m.done: //nolint:errcheck // its log says why
+		m.daemon = nil
+		return true
+	default:
+		return false
 	}
 }
 
@@ -301,155 +335,4 @@ func (m *Member) Run(program string, args ...string) string {
 		m.t.Fatalf("%s %s: %v\n%s%s", program, strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}
 	return stdout.String()
-}
-
-// destroy deletes everything the member made, stops it and removes its
-// directory. It shows what was left behind as a failure of the test.
-func (m *Member) destroy() {
-	if m.done == nil {
-		// It never ran.
-		if err := remove(m.Dir); err != nil {
-			m.t.Errorf("remove the member's directory: %v", err)
-		}
-		return
-	}
-	m.recover()
-	if m.daemon == nil {
-		// It does not start any more, which is reported.
-		if err := remove(m.Dir); err != nil {
-			m.t.Errorf("remove the member's directory: %v", err)
-		}
-		return
-	}
-	if m.t.Failed() {
-		m.showLog()
-	}
-	for _, holder := range m.holders {
-		if holder.daemon == nil {
-			holder.Up()
-		}
-		if err := holder.purge(); err != nil {
-			m.t.Errorf("remove what the test made: %v", err)
-		}
-	}
-	m.end()
-	_ = m.log.Close()
-	if m.options.Disk != 0 {
-		if err := unix.Unmount(m.Dir, 0); err != nil {
-			m.t.Errorf("unmount the member's disk: %v", err)
-		}
-	}
-	for _, left := range Leftovers(m.Dir) {
-		m.t.Errorf("left behind: %s", left)
-	}
-	if err := os.RemoveAll(m.Dir); err != nil {
-		m.t.Errorf("remove the member's directory: %v", err)
-	}
-}
-
-// end shuts the daemon down. One that does not end shows what it waits for.
-func (m *Member) end() {
-	shutdown := m.Command("musterd", "shutdown")
-	var out bytes.Buffer
-	shutdown.Stdout, shutdown.Stderr = &out, &out
-	err := shutdown.Start()
-	if err == nil {
-		stop := time.AfterFunc(60*time.Second, func() { _ = shutdown.Process.Kill() })
-		err = shutdown.Wait()
-		stop.Stop()
-	}
-	if err != nil {
-		m.t.Errorf("musterd shutdown: %v\n%s", err, out.String())
-	}
-	select {
-	case <-m.done: //nolint:errcheck // how it ended is told by shutdown
-		return
-	case <-time.After(10 * time.Second):
-	}
-	_ = m.daemon.Process.Signal(syscall.SIGQUIT)
-	select {
-	case <-m.done: //nolint:errcheck // it was told to, and is reported
-	case <-time.After(5 * time.Second):
-		_ = m.daemon.Process.Kill()
-		<-m.done //nolint:errcheck // it was killed, and is reported
-	}
-	m.t.Errorf("the daemon did not end after its shutdown")
-	m.showLog()
-}
-
-// showLog shows what the daemon said, when the test has failed: how it crashed, if it
-// did, and its last words; all of it is put into the directory that MUSTER_LAB_LOGS
-// names.
-func (m *Member) showLog() {
-	log := m.Log()
-	for _, sign := range []string{"Assertion", "panic: ", "fatal error: ", "SIGABRT", "SIGSEGV"} {
-		if at := strings.Index(log, sign); at >= 0 {
-			start := strings.LastIndexByte(log[:at], '\n') + 1
-			m.t.Logf("the daemon crashed:\n%s", head(log[start:], 60))
-			break
-		}
-	}
-	m.t.Logf("the daemon's log:\n%s", tail(log, 25))
-	if dir := os.Getenv("MUSTER_LAB_LOGS"); dir != "" {
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(m.Dir)+".log"), []byte(log), 0o600); err != nil {
-			m.t.Log(err)
-		}
-	}
-}
-
-// recover takes back the faults that the test left, so that the members can end in
-// good order.
-func (m *Member) recover() {
-	if m.options.Network != nil {
-		m.options.Network.Heal()
-	}
-	var starting sync.WaitGroup
-	for _, peer := range m.peers {
-		switch {
-		case peer.destroyed:
-		case peer.daemon != nil:
-			_ = peer.daemon.Process.Signal(syscall.SIGCONT) // one that has ended can't be paused
-			if peer.options.Disk != 0 {
-				_ = os.Remove(peer.ballast()) // which need not be there
-			}
-		default:
-			starting.Go(func() {
-				if err := peer.up(); err != nil {
-					m.t.Error(err)
-				}
-			})
-		}
-	}
-	starting.Wait()
-	m.destroyed = true
-}
-
-// Leftovers names the mounts and processes that still belong to a member's
-// directory.
-func Leftovers(dir string) []string {
-	var left []string
-	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
-		for line := range strings.Lines(string(mounts)) {
-			if strings.Contains(line, dir) {
-				left = append(left, "mount "+strings.TrimSpace(line))
-			}
-		}
-	}
-	for _, process := range processes() {
-		cmdline, err := os.ReadFile(filepath.Join(process, "cmdline"))
-		if err == nil && strings.Contains(string(cmdline), dir) {
-			left = append(left, "process "+describe(process))
-		}
-	}
-	return left
-}
-
-func tail(text string, lines int) string {
-	all := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-func head(text string, lines int) string {
-	all := strings.Split(text, "\n")
-	return strings.Join(all[:min(lines, len(all))], "\n")
 }

@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,7 +25,7 @@ import (
 // The namespaces have no names, and so are gone with the last process in them, however
 // this one ends.
 type Network struct {
-	t   testing.TB
+	t   T
 	hub *space
 
 	mu sync.Mutex
@@ -54,7 +54,7 @@ const (
 
 // NewNetwork makes a switch without cables. It is there until the test ends, and a
 // process that still is in one of its namespaces then is a failure.
-func NewNetwork(t testing.TB) *Network {
+func NewNetwork(t T) *Network {
 	t.Helper()
 	NeedsRoot(t)
 	n := &Network{t: t, cut: map[[2]*Member]bool{}, loss: map[*Member]int{}}
@@ -158,8 +158,9 @@ func onNewThread(do func() error) error {
 }
 
 // ownMounts gives the space a mount namespace whose /sys shows its network. The control
-// groups stay where they are.
-func (s *space) ownMounts() error {
+// groups stay where they are. What others have mounted beside dir is left out: it would
+// stay mounted here, and its devices busy, when they have unmounted it.
+func (s *space) ownMounts(dir string) error {
 	return onNewThread(func() error {
 		if err := netns.Set(s.ns); err != nil {
 			return err
@@ -169,6 +170,11 @@ func (s *space) ownMounts() error {
 		}
 		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("keep mounts to a namespace: %w", err)
+		}
+		for _, point := range slices.Backward(mountsUnder(os.TempDir())) {
+			if point != dir && !strings.HasPrefix(point, dir+"/") {
+				_ = unix.Unmount(point, unix.MNT_DETACH) // it may have gone by itself
+			}
 		}
 		const groups = "/sys/fs/cgroup"
 		kept, err := unix.OpenTree(unix.AT_FDCWD, groups, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
@@ -217,7 +223,7 @@ func address(number int) net.IP { return net.IPv4(10, 77, byte(number>>8), byte(
 func (n *Network) attach(m *Member) error {
 	own, err := newSpace()
 	if err == nil {
-		err = own.ownMounts()
+		err = own.ownMounts(m.Dir)
 	}
 	if err != nil {
 		return err

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +28,7 @@ var sweeping sync.Once
 
 // sweep removes, once in a process, what labs left that did not come to their end:
 // killed, or out of time. Their namespaces go with their processes.
-func sweep(t testing.TB) {
+func sweep(t T) {
 	t.Helper()
 	sweeping.Do(func() {
 		dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*-*")) // the pattern is right
@@ -64,10 +64,9 @@ func remove(dir string) error {
 	}
 	var failed []error
 	// What was mounted last stands last, and may be on what was mounted first.
-	points := mountsUnder(dir)
-	for i := len(points) - 1; i >= 0; i-- {
-		if err := unix.Unmount(points[i], unix.MNT_DETACH); err != nil {
-			failed = append(failed, fmt.Errorf("unmount %s: %w", points[i], err))
+	for _, point := range slices.Backward(mountsUnder(dir)) {
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+			failed = append(failed, fmt.Errorf("unmount %s: %w", point, err))
 		}
 	}
 	if len(failed) > 0 {

@@ -200,6 +200,16 @@ func (m *Manifest) Digest() Sum {
 	return Sum(h.Sum(nil))
 }
 
+// Partial reports whether a file arrived in part.
+func (m *Manifest) Partial() bool {
+	for e := range m.all() {
+		if e.Kind == KindPartial {
+			return true
+		}
+	}
+	return false
+}
+
 // whole returns an error unless everything in the manifest is known.
 func (m *Manifest) whole() error {
 	for e := range m.all() {

@@ -63,7 +63,7 @@ func Receive(ctx context.Context, r io.Reader, place Place) (Stats, error) {
 			if !slices.Contains(names, c.Name) {
 				return a.stats, refused("content %q was not announced", c.Name)
 			}
-			if err := a.receive(c, place); err != nil {
+			if err := a.receive(c, place); err != nil { //nolint:contextcheck // it has the context
 				return a.stats, err
 			}
 		case frameEnd:

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +23,8 @@ type Source struct {
 	Dir string
 	// Live says that it may change meanwhile: what vanishes is left out.
 	Live bool
+	// IDs is set where RootFS shows other ids than the container sees.
+	IDs *IDs
 }
 
 // Stats is what a stream came to.
@@ -32,6 +33,9 @@ type Stats struct {
 	Bytes   int64 // of their data; holes and zeros are not sent
 	Changed int64 // files that only got other attributes
 	Removed int64
+	// Compared are the bytes that the sender read of files that the receiver
+	// turned out to have.
+	Compared int64
 }
 
 // settled is how old a change must be so that a later one has another time.
@@ -56,6 +60,7 @@ type Sender struct {
 	trust bool
 	links map[inode]string
 	live  bool
+	ids   *IDs // of the tree at hand
 	// skip leaves out attributes.
 	skip  func(attr string) bool
 	buf   []byte // of data
@@ -158,9 +163,11 @@ func (s *Sender) content(src Source) error {
 		return fmt.Errorf("open %s: %w", src.RootFS, err)
 	}
 	defer unix.Close(root)
+	s.ids = src.IDs
 	if err := s.directory(root, nameRootFS); err != nil {
 		return err
 	}
+	s.ids = nil
 	if src.Dir == "" {
 		return errors.Join(s.gone(nameMetadata), s.gone(nameTemplates))
 	}
@@ -381,6 +388,9 @@ func (s *Sender) same(fd int, e, m *Entry, st *unix.Stat_t) (bool, error) {
 		return false, err
 	}
 	e.Sum = sum.sum(end)
+	if e.Sum == m.Sum {
+		s.stats.Compared += end
+	}
 	return e.Sum == m.Sum, nil
 }
 
@@ -466,65 +476,6 @@ func (s *Sender) resume(fd int, e *Entry, st *unix.Stat_t) (*summer, error) {
 	e.Done = m.Done
 	return sums, nil
 }
-
-// describe returns the entry of a file: an open one, or a name in an open
-// directory.
-func (s *Sender) describe(fd int, name, path string, kind Kind, st *unix.Stat_t) (*Entry, error) {
-	e := &Entry{
-		Path: path, Kind: kind, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
-		MTime: timeOf(st.Mtim), ATime: timeOf(st.Atim), CTime: timeOf(st.Ctim),
-	}
-	if !e.CTime.before(s.fresh) {
-		e.CTime = Time{}
-	}
-	n, err := s.listxattr(fd, name)
-	if errors.Is(err, unix.ERANGE) {
-		s.names = make([]byte, 64<<10) // the kernel's own limit
-		n, err = s.listxattr(fd, name)
-	}
-	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
-		return e, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the attributes of %q: %w", path, err)
-	}
-	for attr := range strings.SplitSeq(strings.TrimSuffix(string(s.names[:n]), "\x00"), "\x00") {
-		if notOurs(attr) || s.skip != nil && s.skip(attr) {
-			continue
-		}
-		var size int
-		if name == "" {
-			size, err = unix.Fgetxattr(fd, attr, s.value)
-		} else {
-			size, err = unix.Lgetxattr(proc(fd, name), attr, s.value)
-		}
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the attribute %s of %q: %w", attr, path, err)
-		}
-		if e.Attrs == nil {
-			e.Attrs = map[string]string{}
-		}
-		e.Attrs[attr] = string(s.value[:size])
-	}
-	return e, nil
-}
-
-func (s *Sender) listxattr(fd int, name string) (int, error) {
-	if name == "" {
-		return unix.Flistxattr(fd, s.names)
-	}
-	return unix.Llistxattr(proc(fd, name), s.names)
-}
-
-// notOurs reports whether the attribute is the machine's, not the volume's.
-func notOurs(attr string) bool { return attr == "security.selinux" }
-
-// proc returns a path to a name in an open directory, for the calls that have
-// no *at form.
-func proc(dir int, name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", dir, name) }
 
 // Scan returns the manifest of files that were not received, with the sum of
 // each. skip leaves out attributes.

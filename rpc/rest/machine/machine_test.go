@@ -75,6 +75,16 @@ func TestProcessors(t *testing.T) {
 	}
 }
 
+func TestState(t *testing.T) {
+	got, err := machine.State(tree(t, map[string]string{"proc/loadavg": "0.52 1.00 12.34 2/345 6789"}))
+	if err != nil || got.TotalRAM == 0 || got.FreeRAM == 0 || got.FreeRAM > got.TotalRAM || got.Processes == 0 {
+		t.Errorf("%+v, %v; want the memory and processes of this machine", got, err)
+	}
+	if diff := cmp.Diff([]float64{0.52, 1, 12.34}, got.LoadAverages); diff != "" {
+		t.Errorf("load averages (-want +got):\n%s", diff)
+	}
+}
+
 func TestMemory(t *testing.T) {
 	got := machine.Resources(tree(t, map[string]string{
 		"proc/meminfo":                          "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    400 kB\nHugePages_Total:       4\nHugePages_Free:        3\nHugepagesize:       2048 kB",

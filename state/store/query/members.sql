@@ -8,11 +8,11 @@ SELECT * FROM members WHERE name = ?;
 SELECT * FROM members WHERE id = ?;
 
 -- name: InsertMember :exec
-INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain, groups_in)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: UpdateMember :exec
-UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ?, cpu = ?, memory = ?, disk = ?, failure_domain = ? WHERE name = ?;
+UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ?, cpu = ?, memory = ?, disk = ?, failure_domain = ?, groups_in = ? WHERE name = ?;
 
 -- name: RenameMember :exec
 UPDATE members SET name = sqlc.arg(new_name), revision = sqlc.arg(revision) WHERE name = sqlc.arg(name);

@@ -20,7 +20,7 @@ func (q *Queries) DeleteMember(ctx context.Context, name string) error {
 }
 
 const findMember = `-- name: FindMember :one
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members WHERE name = ?
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain, groups_in FROM members WHERE name = ?
 `
 
 func (q *Queries) FindMember(ctx context.Context, name string) (Member, error) {
@@ -40,12 +40,13 @@ func (q *Queries) FindMember(ctx context.Context, name string) (Member, error) {
 		&i.Memory,
 		&i.Disk,
 		&i.FailureDomain,
+		&i.GroupsIn,
 	)
 	return i, err
 }
 
 const findMemberByID = `-- name: FindMemberByID :one
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members WHERE id = ?
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain, groups_in FROM members WHERE id = ?
 `
 
 func (q *Queries) FindMemberByID(ctx context.Context, id string) (Member, error) {
@@ -65,13 +66,14 @@ func (q *Queries) FindMemberByID(ctx context.Context, id string) (Member, error)
 		&i.Memory,
 		&i.Disk,
 		&i.FailureDomain,
+		&i.GroupsIn,
 	)
 	return i, err
 }
 
 const insertMember = `-- name: InsertMember :exec
-INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO members (id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain, groups_in)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 `
 
 type InsertMemberParams struct {
@@ -88,6 +90,7 @@ type InsertMemberParams struct {
 	Memory        int64
 	Disk          int64
 	FailureDomain string
+	GroupsIn      string
 }
 
 func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) error {
@@ -105,12 +108,13 @@ func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) erro
 		arg.Memory,
 		arg.Disk,
 		arg.FailureDomain,
+		arg.GroupsIn,
 	)
 	return err
 }
 
 const listMembers = `-- name: ListMembers :many
-SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain FROM members
+SELECT id, name, address, architecture, description, config, certificate, created_at, revision, cpu, memory, disk, failure_domain, groups_in FROM members
 `
 
 func (q *Queries) ListMembers(ctx context.Context) ([]Member, error) {
@@ -136,6 +140,7 @@ func (q *Queries) ListMembers(ctx context.Context) ([]Member, error) {
 			&i.Memory,
 			&i.Disk,
 			&i.FailureDomain,
+			&i.GroupsIn,
 		); err != nil {
 			return nil, err
 		}
@@ -236,7 +241,7 @@ func (q *Queries) TouchVolumesOfMember(ctx context.Context, arg TouchVolumesOfMe
 }
 
 const updateMember = `-- name: UpdateMember :exec
-UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ?, cpu = ?, memory = ?, disk = ?, failure_domain = ? WHERE name = ?
+UPDATE members SET address = ?, architecture = ?, description = ?, config = ?, certificate = ?, revision = ?, cpu = ?, memory = ?, disk = ?, failure_domain = ?, groups_in = ? WHERE name = ?
 `
 
 type UpdateMemberParams struct {
@@ -250,6 +255,7 @@ type UpdateMemberParams struct {
 	Memory        int64
 	Disk          int64
 	FailureDomain string
+	GroupsIn      string
 	Name          string
 }
 
@@ -265,6 +271,7 @@ func (q *Queries) UpdateMember(ctx context.Context, arg UpdateMemberParams) erro
 		arg.Memory,
 		arg.Disk,
 		arg.FailureDomain,
+		arg.GroupsIn,
 		arg.Name,
 	)
 	return err

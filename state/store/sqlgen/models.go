@@ -116,6 +116,13 @@ type Member struct {
 	Memory        int64
 	Disk          int64
 	FailureDomain string
+	GroupsIn      string
+}
+
+type MemberGroup struct {
+	Name        string
+	Description string
+	Revision    int64
 }
 
 type MemberSetting struct {
