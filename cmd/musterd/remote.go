@@ -15,6 +15,7 @@ import (
 	"muster/rpc/rest"
 	"muster/rpc/rest/api"
 	"muster/state"
+	"muster/state/store"
 )
 
 // remote asks other members in this member's name.
@@ -30,9 +31,17 @@ func (r remote) send(ctx context.Context, member, method, path string, body io.R
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(r.m.store.View().Revision()), 10))
+	// One that was removed learns nothing new any more.
+	if view := r.m.store.View(); isMember(view, member) {
+		request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(view.Revision()), 10))
+	}
 	maps.Copy(request.Header, header)
 	return r.m.peers.Transport(member, r.caller()).RoundTrip(request)
+}
+
+func isMember(view *store.View, name string) bool {
+	_, err := view.Member(name)
+	return err == nil
 }
 
 // Request implements cluster.Remote.
