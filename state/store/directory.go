@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ type directory struct {
 	mark   *os.File
 	mu     sync.Mutex
 	marked state.Revision
+	// logged says that there is a log here: what is shown by a member that has none of
+	// its own, one that has just joined for one, is others' to lose. Guarded by mu.
+	logged bool
 }
 
 // openDirectory makes the directory the owner's or checks that it is, before the
@@ -76,6 +80,7 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	if err := d.readMark(); err != nil {
 		return nil, errors.Join(err, d.mark.Close())
 	}
+	d.logged = logged
 	if d.marked > 0 && !logged {
 		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
 		return nil, errors.Join(err, d.mark.Close())
@@ -125,6 +130,16 @@ func (d *directory) raiseMark(revision state.Revision) error {
 	if revision <= d.marked {
 		return nil
 	}
+	if !d.logged {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			return err
+		}
+		d.logged = slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return ofLog(e.Name()) })
+		if !d.logged {
+			return nil
+		}
+	}
 	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
 		return err
 	}
@@ -160,19 +175,16 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
+		logged = logged || ofLog(name)
 		switch {
-		case strings.HasPrefix(name, "open-"):
-			logged = true
+		case strings.HasPrefix(name, openSegment):
 			if err := d.inspectOpenSegment(filepath.Join(d.path, name)); err != nil {
 				return false, false, err
 			}
 		case snapshotFile.MatchString(name):
-			logged = true
 			if err := d.inspectSnapshot(filepath.Join(d.path, name)); err != nil {
 				return false, false, err
 			}
-		case closedSegment.MatchString(name):
-			logged = true
 		// Metadata alone is what a crash leaves in the first instant of a new log.
 		case strings.HasPrefix(name, "metadata"):
 			begun = true
@@ -180,6 +192,14 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 	}
 	return begun || logged, logged, nil
 }
+
+// ofLog reports whether a file of that name has content of the log.
+func ofLog(name string) bool {
+	return strings.HasPrefix(name, openSegment) || closedSegment.MatchString(name) || snapshotFile.MatchString(name)
+}
+
+// openSegment begins the name of a part of the log that is written to, or will be.
+const openSegment = "open-"
 
 var (
 	// closedSegment is the name of a part of the log: its first and last entry.
