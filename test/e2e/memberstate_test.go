@@ -43,6 +43,19 @@ func TestMemberState(t *testing.T) {
 			t.Errorf("lxc query: %s", out)
 		}
 	}
+	// While databases are handed out, the one that goes may be needed for a quorum.
+	eventually(t, func() string {
+		rows, err := first.Rows(t.Context())
+		if err != nil {
+			return err.Error()
+		}
+		for _, row := range rows {
+			if len(row.Roles) == 0 {
+				return row.Name + " holds no database yet"
+			}
+		}
+		return ""
+	})
 	third.Kill()
 	status(t, first, "m1 Online", "m2 Online", "m3 Offline")
 	began := time.Now()
