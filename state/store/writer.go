@@ -206,7 +206,7 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 		return err
 	}
 	seen := w.hub.view.Load().revision
-	if seen == s.revision && !(s.migrated && seen > 0) {
+	if seen == s.revision && (!s.migrated || seen == 0) {
 		return nil
 	}
 	// Revisions are whole in the table of changes, but for the trimmed ones.
