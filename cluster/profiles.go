@@ -53,6 +53,10 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 	}
 	for _, user := range view.ProfileUsers(profile.Project, profile.Name) {
 		if user.Location != c.Self() {
+			if err := c.keepsRoot(view, user, &profile); err != nil {
+				undo()
+				return err
+			}
 			continue
 		}
 		inst, err := c.hold(ctx, user.Project, user.Name, "update")
@@ -95,6 +99,31 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 		if err := c.record(ctx, change.inst.Instance, "", change.volatile, ""); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// keepsRoot refuses a profile that would take the root disk from an instance of another
+// member, or put it into another pool: its member could neither run nor delete it.
+func (c *Cluster) keepsRoot(view *store.View, user *state.Instance, profile *state.Profile) error {
+	from, err := nodeInstance(view, user)
+	if err != nil {
+		return err
+	}
+	to, err := c.withProfile(&held{Instance: user, node: from}, profile)
+	if err != nil {
+		return fmt.Errorf("instance %q: %w", user.Name, err)
+	}
+	before, err := from.Pool()
+	if err != nil {
+		return nil //nolint:nilerr // it has none to lose
+	}
+	after, err := to.Pool()
+	switch {
+	case err != nil:
+		return state.Errorf(state.ErrInvalid, "instance %q of member %q would have no root disk: %w", user.Name, user.Location, err)
+	case before != after:
+		return state.Errorf(state.ErrInvalid, "instance %q of member %q has its root disk in storage pool %q: it can't go to %q by a change of its profile", user.Name, user.Location, before, after)
 	}
 	return nil
 }

@@ -172,6 +172,15 @@ func TestInstancesOnEveryMember(t *testing.T) {
 			return ""
 		})
 		first.Run("lxc", "profile", "device", "remove", "local:default", "shared")
+		for name, devices := range map[string]any{
+			"root disk":    map[string]any{},
+			"storage pool": map[string]any{"root": map[string]string{"type": "disk", "path": "/", "pool": "elsewhere"}},
+		} {
+			answer, err := first.Request(t.Context(), http.MethodPut, "/1.0/profiles/default", map[string]any{"devices": devices}, nil)
+			if err != nil || answer.Code < 400 || answer.Code >= 500 || !strings.Contains(answer.Error, name) {
+				t.Errorf("a profile that takes the %s away: %d %q, %v", name, answer.Code, answer.Error, err)
+			}
+		}
 	})
 
 	t.Run("pools are made part by part or at once", func(t *testing.T) {
