@@ -41,6 +41,9 @@ type Config struct {
 	// sure that it reaches a member that is about to be removed until forget is called.
 	Remote   Remote
 	Remember func(memberID string) (forget func())
+	// Joined notes for the next start that this member belongs to a cluster, of which
+	// others have the logs.
+	Joined func() error
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made
@@ -61,6 +64,7 @@ type Cluster struct {
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
 	placing placing
+	seating seating
 
 	profilesMu sync.Mutex
 	// profiles are the profiles as the running instances here have them.

@@ -27,6 +27,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.expireSnapshots(ctx) })
 	if c.cfg.Coord != nil {
 		group.Go(func() error { return c.tendRoles(ctx) })
+		group.Go(func() error { return c.tendControl(ctx) })
 		group.Go(func() error { return c.tendVerdicts(ctx) })
 	}
 	err := group.Wait()

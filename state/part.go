@@ -16,3 +16,12 @@ const (
 
 // Parts are what a member holds of both logs.
 type Parts struct{ Coord, Database Part }
+
+// Log names one of the two consensus logs.
+type Log string
+
+// The logs.
+const (
+	LogCoord    Log = "coord"
+	LogDatabase Log = "database"
+)

@@ -224,8 +224,11 @@ func (n *Node) Barrier(ctx context.Context) error {
 	return err
 }
 
-// leader returns the ID of the member that coordinates, as far as this one knows, or
-// "".
+// Leader returns the ID of the member that coordinates, as far as this one knows, or
+// "". Unlike Coordinator it is not what the log says but whom proposals go to.
+func (n *Node) Leader() string { return n.leader() }
+
+// leader is Leader.
 func (n *Node) leader() string {
 	if s := n.seat.Load(); s != nil {
 		if leader := s.leader(); leader != "" {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
 )
 
 // seat is a control member's part in the consensus on the log. A worker has none.

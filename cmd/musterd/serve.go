@@ -54,6 +54,8 @@ type member struct {
 	book     *book
 	peers    *peer.Peers
 	planes   planes
+	raft     desk
+	began    time.Time
 	events   *cluster.Events
 	ops      *cluster.Operations
 	runtime  runtime.Runtime
@@ -121,7 +123,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 	if err := errors.Join(finishLeaving(dir), finishJoining(dir)); err != nil {
 		return false, err
 	}
-	m := &member{dir: dir, ended: make(chan struct{})}
+	m := &member{dir: dir, began: time.Now(), ended: make(chan struct{})}
 	defer m.close(ctx)
 	if err := m.open(ctx, log, group); err != nil {
 		return false, err
@@ -245,7 +247,8 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		}
 	}
 	m.coord, err = coord.Open(ctx, coord.Config{
-		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Streams: streams{m}, Forward: m.peers, Log: m.log,
+		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Worker: joined, Streams: streams{m}, Forward: m.peers,
+		Follow: m.peers, Sources: m.controllers, Log: m.log,
 	})
 	if err != nil {
 		return err
@@ -258,7 +261,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.store, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(m.dir, "database"), Log: m.log,
 		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
-		Join:   joined, Patient: others, Remote: m.peers, Others: func() []string { return m.book.ids(id) },
+		Worker: joined, Patient: others, Remote: m.peers, Others: m.controllers,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.Dqlite) },
 	})
 	if err != nil {
@@ -282,12 +285,13 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Joined: m.book.join,
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
 		return err
 	}
+	m.planes.cluster.Store(m.cluster)
 	if m.rest, err = rest.New(m.restConfig(group)); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,10 @@ type directory struct {
 	mark   *os.File
 	mu     sync.Mutex
 	marked state.Revision
+	// logged says that there is a log, which mu guards too: a member that was not taken
+	// in yet has none, though its View shows what others have.
+	logged bool
+	closed bool
 }
 
 // openDirectory makes the directory the owner's or checks that it is, before the
@@ -76,6 +81,7 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	if err := d.readMark(); err != nil {
 		return nil, errors.Join(err, d.mark.Close())
 	}
+	d.logged = logged
 	if d.marked > 0 && !logged {
 		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
 		return nil, errors.Join(err, d.mark.Close())
@@ -122,8 +128,13 @@ func (d *directory) readMark() error {
 func (d *directory) raiseMark(revision state.Revision) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if revision <= d.marked {
+	if revision <= d.marked || d.closed {
 		return nil
+	}
+	if !d.logged {
+		if d.logged = d.hasLog(); !d.logged {
+			return nil
+		}
 	}
 	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
 		return err
@@ -142,7 +153,12 @@ func (d *directory) checkMark(revision state.Revision) error {
 	return d.damaged("it reached revision %d, and now it ends at %d", d.marked, revision)
 }
 
-func (d *directory) close() error { return d.mark.Close() }
+func (d *directory) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	return d.mark.Close()
+}
 
 // damaged is the error for a database that must not be used.
 func (d *directory) damaged(format string, args ...any) error {
@@ -179,6 +195,15 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 		}
 	}
 	return begun || logged, logged, nil
+}
+
+// hasLog reports whether there is a log, by names alone: the node is at work on it.
+func (d *directory) hasLog() bool {
+	entries, err := os.ReadDir(d.path)
+	return err == nil && slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
+		name := entry.Name()
+		return strings.HasPrefix(name, "open-") || snapshotFile.MatchString(name) || closedSegment.MatchString(name)
+	})
 }
 
 var (
