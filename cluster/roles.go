@@ -232,7 +232,7 @@ func (c *Cluster) takeOver(ctx context.Context, view *store.View) error {
 	}
 	// One that is not there yet would be declared offline at once.
 	for _, m := range c.present(ctx, news) {
-		if err := c.putMember(ctx, coord.Member{ID: m.ID, Name: m.Name, Address: m.Address}, store.Worker, false); err != nil {
+		if err := c.putMember(ctx, coord.Member{ID: m.ID, Name: m.Name, Address: m.Address}, store.Worker, true); err != nil {
 			return err
 		}
 	}

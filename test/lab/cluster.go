@@ -48,6 +48,10 @@ func ClusterOf(t testing.TB, n int, options Options) []*Member {
 	for i, m := range members[1:] {
 		m.Join(first, fmt.Sprintf("m%d", i+2))
 	}
+	// A leader that is killed before the others vote takes the cluster with it.
+	if _, err := first.Settled(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
 	return members
 }
 
