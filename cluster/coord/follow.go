@@ -41,7 +41,7 @@ type LogEntry struct {
 
 const (
 	// recentEntries is how many entries stay at hand for followers that come back.
-	recentEntries = 1024
+	recentEntries = 512
 	// batchEntries is how many of them are sent at once.
 	batchEntries = 256
 	// beatEvery is how often a follower hears that there is nothing new.

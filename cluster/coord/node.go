@@ -103,7 +103,7 @@ func (n *Node) becomeReady(ctx context.Context) error {
 		// A fresh member: it is added, and caught up, later.
 		return nil
 	}
-	if n.cfg.Patient && !s.alone() {
+	if (n.cfg.Patient || n.cfg.Worker) && !s.alone() {
 		n.work.Go(func() { n.sayRestarted(n.background, restarted) })
 		return nil
 	}

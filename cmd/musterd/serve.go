@@ -74,6 +74,9 @@ type member struct {
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
 	anew atomic.Bool
+	// stopped says that it is to end for good, whatever anew says: who asks for that in
+	// the moment before it begins anew must not be forgotten.
+	stopped atomic.Bool
 	// ended is closed when somebody asks the daemon to end.
 	ended   chan struct{}
 	endOnce sync.Once
@@ -139,7 +142,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		return false, err
 	}
 	err = m.run(ctx, lending)
-	return m.anew.Load() && ctx.Err() == nil, err
+	return m.anew.Load() && !m.stopped.Load() && ctx.Err() == nil, err
 }
 
 // lent is a listener that outlives its user: closing it only ends Accept.
@@ -550,6 +553,7 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
+	m.stopped.Store(true)
 	m.end()
 	return nil
 }
