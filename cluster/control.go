@@ -183,9 +183,8 @@ func (c *Cluster) standAside(ctx context.Context, log state.Log) error {
 	}
 	mark(true)
 	defer mark(false)
-	left, err := c.askLeft(ctx, log, c.cfg.MemberID)
-	if err != nil || !left {
-		return nil //nolint:nilerr // it is asked again soon
+	if left, err := c.askLeft(ctx, log, c.cfg.MemberID); err != nil || !left {
+		return nil // it is asked again soon
 	}
 	c.log.Info("this member stands aside from the consensus", "log", log)
 	// From here on an empty disk must not be taken for a new server's.

@@ -330,7 +330,7 @@ func TestASnapshotHoldsEverything(t *testing.T) {
 func TestRestoringASnapshotTellsSubscribersAndWaiters(t *testing.T) {
 	r := newReplica()
 	run := func(e Entry, index uint64) {
-		if err, taken := r.take(index, nil, e); err != nil || !taken {
+		if taken, err := r.take(index, nil, e); err != nil || !taken {
 			t.Fatal(err, taken)
 		}
 	}

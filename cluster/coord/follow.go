@@ -215,7 +215,8 @@ func (n *Node) receive(batch Batch) error {
 		if err != nil {
 			return &brokenLog{entry.Index, err}
 		}
-		n.take(entry.Index, entry.Data, change)
+		// What the entry was refused for, its proposer is told where it was committed.
+		_, _ = n.take(entry.Index, entry.Data, change)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.log.Error("the coordination log cannot be followed", "index", entry.Index, "error", err)
 		return outcome{entry.Index, broken}
 	}
-	refusal, taken := m.replica.take(entry.Index, entry.Data, change)
+	taken, refusal := m.replica.take(entry.Index, entry.Data, change)
 	if !taken {
 		// It came by another member's log before; whoever waits for what became of
 		// it here is not told wrongly.

@@ -202,13 +202,13 @@ func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) {
 
 // take applies an entry and tells everybody concerned, unless the content has it
 // already; taken says so.
-func (r *Replica) take(index uint64, data []byte, entry Entry) (refusal error, taken bool) {
+func (r *Replica) take(index uint64, data []byte, entry Entry) (taken bool, refusal error) {
 	r.feeding.Lock()
 	defer r.feeding.Unlock()
 	r.mu.Lock()
 	if index <= r.content.Applied {
 		r.mu.Unlock()
-		return nil, false
+		return false, nil
 	}
 	r.content.Applied = index
 	refusal = entry.apply(&r.content, index)
@@ -225,7 +225,7 @@ func (r *Replica) take(index uint64, data []byte, entry Entry) (refusal error, t
 	r.mu.Unlock()
 	r.tell(changed, attention)
 	deliver(woken, moved)
-	return refusal, true
+	return true, refusal
 }
 
 // remember keeps an entry at hand; the caller holds mu.

@@ -165,5 +165,7 @@ func (s coordServer) Left(ctx context.Context, r *peerpb.LeftRequest) (*peerpb.L
 	return nil, toWire(state.Errorf(state.ErrInvalid, "there is no log %v", r.GetLog()))
 }
 
-var _ coord.Follower = (*Peers)(nil)
-var _ coord.Forwarder = (*Peers)(nil)
+var (
+	_ coord.Follower  = (*Peers)(nil)
+	_ coord.Forwarder = (*Peers)(nil)
+)

@@ -142,8 +142,7 @@ func (s *Store) LeaderSeen() string {
 	if s.leading() {
 		return s.cfg.Member.ID
 	}
-	seen, _ := s.seen.get()
-	return seen
+	return s.seen.get()
 }
 
 func (s *Store) findLeader(ctx context.Context) string {

@@ -31,11 +31,18 @@ func (l *leaderSeen) set(id string) {
 	l.present, l.change = context.WithCancel(context.Background())
 }
 
-// get returns the leader, and a context that ends when it is another.
-func (l *leaderSeen) get() (id string, present context.Context) {
+// get returns the leader.
+func (l *leaderSeen) get() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.id, l.present
+	return l.id
+}
+
+// onChange has f called when another leads; forget ends that.
+func (l *leaderSeen) onChange(f func()) (forget func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return context.AfterFunc(l.present, f)
 }
 
 // close lets go of the last context.

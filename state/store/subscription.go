@@ -116,15 +116,8 @@ func (s *Store) sendSnapshot(view *View, send func(Batch) error) error {
 // relay sends what a subscription brings, and who leads when that changes or nothing
 // else happens.
 func (s *Store) relay(ctx context.Context, subscription *Subscription, send func(Batch) error) error {
-	next := func(present context.Context) ([]Change, error) {
-		waiting, cancel := context.WithTimeout(ctx, beatEvery)
-		defer cancel()
-		defer context.AfterFunc(present, cancel)()
-		return subscription.Next(waiting)
-	}
 	for {
-		_, present := s.seen.get()
-		changes, err := next(present)
+		changes, err := s.nextOrBeat(ctx, subscription)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -145,6 +138,14 @@ func (s *Store) relay(ctx context.Context, subscription *Subscription, send func
 			return err
 		}
 	}
+}
+
+// nextOrBeat is Next, for as long as the leader is the same and at most for beatEvery.
+func (s *Store) nextOrBeat(ctx context.Context, subscription *Subscription) ([]Change, error) {
+	waiting, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	defer s.seen.onChange(cancel)()
+	return subscription.Next(waiting)
 }
 
 // record encodes the change.

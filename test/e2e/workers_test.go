@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -171,10 +172,13 @@ func TestWorkers(t *testing.T) {
 		write(works, "after")
 		t.Logf("a worker's write took %v when the leader was killed", time.Since(began).Round(time.Millisecond))
 		// Both workers are needed now, should another be lost.
-		votes := of(rows(t, works, 4, lab.Row.Votes))
-		if len(votes) != 3 {
-			t.Errorf("%d vote; want three", len(votes))
-		}
+		var votes []*lab.Member
+		eventually(t, func() string {
+			if votes = of(rows(t, works, 4, lab.Row.Votes)); len(votes) != 3 {
+				return fmt.Sprintf("%d vote", len(votes))
+			}
+			return ""
+		})
 		second := votes[0]
 		if second == works {
 			second = votes[1]
@@ -229,4 +233,69 @@ func TestWorkers(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Members are killed while their roles change, again and again: none forgets what was
+// acknowledged, and each ends up with what its role asks for, on its disk too.
+func TestRolesChangeWhileMembersAreKilled(t *testing.T) {
+	members := lab.ClusterOf(t, 5, lab.Options{Network: lab.NewNetwork(t), Args: []string{"--verbose"}, NoInit: true})
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	chance := rand.New(rand.NewSource(seed))
+	settings := []map[string]string{
+		{"cluster.max_voters": "3", "cluster.max_standby": "0"},
+		{"cluster.max_voters": "3", "cluster.max_standby": "2"},
+		{"cluster.max_voters": "1", "cluster.max_standby": "1"},
+		{"cluster.max_voters": "5", "cluster.max_standby": "0"},
+		{"cluster.max_voters": "1", "cluster.max_standby": "0"},
+	}
+	// do tries until it succeeds: whoever is asked may be waiting for an election.
+	do := func(what string, try func() error) {
+		t.Helper()
+		eventually(t, func() string {
+			if err := try(); err != nil {
+				return what + ": " + err.Error()
+			}
+			return ""
+		})
+	}
+	for round := range 12 {
+		config := settings[chance.Intn(len(settings))]
+		via := members[chance.Intn(len(members))]
+		do("change the settings", func() error {
+			_, err := via.Do(t.Context(), http.MethodPatch, "/1.0", map[string]any{"config": config})
+			return err
+		})
+		time.Sleep(time.Duration(chance.Intn(900)) * time.Millisecond)
+		victim := chance.Intn(len(members))
+		members[victim].Kill()
+		time.Sleep(time.Duration(chance.Intn(3000)) * time.Millisecond)
+		members[victim].Up()
+		name := fmt.Sprint("round", round)
+		writer := members[chance.Intn(len(members))]
+		do("write", func() error {
+			_, err := writer.Do(t.Context(), http.MethodPut, "/1.0/profiles/default", map[string]any{"description": name})
+			return err
+		})
+		if _, err := members[0].Settled(t.Context(), 5); err != nil {
+			t.Fatalf("round %d, %v, m%d was killed: %v", round, config, victim+1, err)
+		}
+		for i, m := range members {
+			eventually(t, func() string {
+				all, err := m.Settled(t.Context(), 5)
+				if err != nil {
+					return err.Error()
+				}
+				held := logs(m)
+				if all[i].Works() != (len(held) == 0) {
+					return fmt.Sprintf("round %d, %v, m%d was killed: m%d has the roles %v and on its disk %v", round, config, victim+1, i+1, all[i].Roles, held)
+				}
+				var profile struct{ Description string }
+				if err := m.Get(t.Context(), "/1.0/profiles/default", &profile); err != nil || profile.Description != name {
+					return fmt.Sprintf("m%d shows %q, %v; want %q", i+1, profile.Description, err, name)
+				}
+				return ""
+			})
+		}
+	}
 }
