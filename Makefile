@@ -16,7 +16,7 @@ TEST_PACKAGES := lxd-client python3-pylxd
 
 RACE_PACKAGES = $$($(GO) list ./state/... ./cluster/... ./rpc/...)
 
-.PHONY: help deps test-deps build run demo test race bench chaos failover linear lint generate image-busybox clean
+.PHONY: help deps test-deps build run demo test race bench chaos failover linear scale lint generate image-busybox clean
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -53,6 +53,9 @@ failover: build ## measure how long a cluster takes no writes when a member is k
 
 linear: build ## look for histories that are not linearizable, under faults, for ten minutes
 	MUSTER_LINEAR_SECONDS=$${MUSTER_LINEAR_SECONDS:-600} $(GO) test -count=1 -timeout 120m ./test/linear -v
+
+scale: build ## measure a cluster of 25 members on this machine: joining, resting, losing its leader
+	MUSTER_SCALE=$${MUSTER_SCALE:-25} $(GO) test -count=1 -timeout 30m ./test/scale -v
 
 lint: deps ## gofmt, go vet, golangci-lint, the shape of the house
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

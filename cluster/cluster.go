@@ -46,6 +46,9 @@ type Config struct {
 	Remember func(memberID string) (forget func())
 	// Virtual holds the cluster's virtual address; nil for a server that never does.
 	Virtual VirtualAddress
+	// Joined notes for the next start that this member belongs to a cluster, of which
+	// others have the logs.
+	Joined func() error
 	// Events receives lifecycle events.
 	Events *Events
 	// Listen moves the one port to an address; Cut closes the connections made
@@ -66,6 +69,7 @@ type Cluster struct {
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
 	placing placing
+	seating seating
 
 	// gossip is nil while this member takes no part in one.
 	gossip atomic.Pointer[gossip.Gossip]

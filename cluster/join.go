@@ -22,8 +22,12 @@ import (
 	"muster/state/store"
 )
 
-// maxMembers is how many members a cluster can have: each takes part in both logs.
-const maxMembers = defaultVoters + defaultStandby
+// maxMembers is how many members a cluster can have. The coordinator pings each of them
+// all the time, and every member knows where all others are; nobody has tried more.
+const maxMembers = 500
+
+// tokenAddresses is how many addresses a join token names: people copy it.
+const tokenAddresses = 8
 
 // defaultJoinExpiry is how long a join token is good for unless
 // cluster.join_token_expiry says otherwise.
@@ -68,18 +72,30 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails since Go 1.24
 	sum := sha256.Sum256([]byte(hex.EncodeToString(secret)))
-	var addresses []string
+	var addresses, workers []string
 	for _, m := range view.Members() {
-		if c.Online(m.ID) {
+		switch {
+		case !c.Online(m.ID):
+		case c.Controls(m.ID):
 			addresses = append(addresses, m.Address)
+		default:
+			workers = append(workers, m.Address)
 		}
 	}
+	addresses = append(addresses, workers...)
+	addresses = addresses[:min(len(addresses), tokenAddresses)]
 	expiry := c.now().Add(defaultJoinExpiry)
 	token := state.Token{Purpose: "member", Name: name, SecretHash: hex.EncodeToString(sum[:]), ExpiresAt: expiry}
 	return c.CreateToken(ctx, token, map[string]any{
 		"serverName": name, "secret": hex.EncodeToString(secret), "fingerprint": c.cfg.Identity.Server().Fingerprint(),
 		"addresses": addresses, "expiresAt": expiry.Format(time.RFC3339Nano),
 	})
+}
+
+// Controls reports whether a member has both logs, or is about to.
+func (c *Cluster) Controls(memberID string) bool {
+	known, found := c.cfg.Coord.Member(memberID)
+	return found && Controls(known)
 }
 
 // JoinRequest is what a machine that wants to join says of itself.
@@ -109,6 +125,8 @@ type Peer struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	Address string `json:"address"`
+	// Control says that the member has both logs, or is about to.
+	Control bool `json:"control,omitempty"`
 }
 
 // JoinAnswer is what the new member needs to be one.
@@ -148,7 +166,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		}
 	}
 	if len(view.Members()) >= maxMembers {
-		return JoinAnswer{}, state.Errorf(state.ErrConflict, "the cluster has %d members; more than %d are not supported yet", len(view.Members()), maxMembers)
+		return JoinAnswer{}, state.Errorf(state.ErrConflict, "the cluster has %d members; more than %d are not supported", len(view.Members()), maxMembers)
 	}
 	if op, err := c.ops.Get(token.Operation); err != nil || op.Final() {
 		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
@@ -181,7 +199,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	}
 	answer := JoinAnswer{Certificate: string(certificate), Shared: c.cfg.Identity.Shared()}
 	for _, m := range c.store.View().Members() {
-		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address})
+		answer.Peers = append(answer.Peers, Peer{ID: m.ID, Name: m.Name, Address: m.Address, Control: c.Controls(m.ID)})
 	}
 	return answer, nil
 }

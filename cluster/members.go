@@ -95,6 +95,11 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	case coord.Evacuated:
 		info.Status, info.Message = "Evacuated", "Unavailable due to maintenance"
 	case coord.Online:
+		if known.Pending && Controls(known) {
+			info.Message = "It is becoming a database member"
+		} else if known.Pending {
+			info.Message = "It gives its part of the database up"
+		}
 	}
 	return info
 }
@@ -342,26 +347,19 @@ func (c *Cluster) clear(ctx context.Context, m *state.Member) error {
 		return err
 	}
 	for {
-		votes, err := c.votes(ctx, m.ID)
-		if err == nil && !votes {
+		out, err := c.askLeft(ctx, state.LogCoord, m.ID)
+		if out && err == nil {
+			out, err = c.askLeft(ctx, state.LogDatabase, m.ID)
+		}
+		if out && err == nil {
 			return nil
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return state.Errorf(state.ErrUnavailable, "member %q still has a vote: %w", name, cmp.Or(err, ctx.Err()))
+			return state.Errorf(state.ErrUnavailable, "member %q still takes part in the consensus: %w", name, cmp.Or(err, ctx.Err()))
 		}
 	}
-}
-
-// votes reports whether a member votes in either log.
-func (c *Cluster) votes(ctx context.Context, id string) (bool, error) {
-	voters, err := c.cfg.Coord.Voters()
-	if err != nil || slices.Contains(voters, id) {
-		return true, err
-	}
-	roles, err := c.store.Roles(ctx)
-	return roles[id] == store.Voter, err
 }
 
 // stay takes the mark back from a member whose removal failed.

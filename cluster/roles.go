@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"muster/cluster/coord"
@@ -35,10 +36,12 @@ const (
 // rolesEvery is how often the members' roles are looked at.
 const rolesEvery = 300 * time.Millisecond
 
-// decideRoles says which members vote, which stand by and which do neither. Those
+// decideRoles says which members vote and which stand by; all others are workers. Those
 // that vote go on doing so while they are online; one that is not is replaced as soon
 // as another can be. The number of votes is odd and goes by all members, never by
-// those that happen to be online: two of three are still a majority of three.
+// those that happen to be online: two of three are still a majority of three. One that
+// stands by keeps its place while nobody else wants it, so that a member which starts
+// anew need not begin with an empty log.
 //
 // Members that are leaving lose their part before they go, as long as others are left.
 func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, maxStandby int) map[string]store.Role {
@@ -48,7 +51,7 @@ func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, max
 		ranked = slices.Clone(members)
 	}
 	for _, m := range members {
-		decided[m.ID] = store.Spare
+		decided[m.ID] = store.Worker
 	}
 	want := min(len(ranked), maxVoters)
 	if want%2 == 0 {
@@ -56,18 +59,20 @@ func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, max
 	}
 	rank := func(m coord.Member) int {
 		online := m.Verdict != coord.Offline
-		switch {
-		case online && slices.Contains(m.Roles, roleDatabase):
+		switch role := roleOf(m); {
+		case online && role == store.Voter:
 			return 0
-		case online && slices.Contains(m.Roles, roleStandby):
+		case online && role == store.Standby:
 			return 1
 		case online:
 			return 2
 		// Nobody can take its place.
-		case slices.Contains(m.Roles, roleDatabase):
+		case role == store.Voter:
 			return 3
+		case role == store.Standby:
+			return 4
 		}
-		return 4
+		return 5
 	}
 	slices.SortFunc(ranked, func(a, b coord.Member) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
@@ -76,10 +81,8 @@ func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, max
 		switch {
 		case i < max(want, 1):
 			decided[m.ID] = store.Voter
-		case i < want+maxStandby && m.Verdict != coord.Offline:
+		case i < want+maxStandby && rank(m) < 5:
 			decided[m.ID] = store.Standby
-		default:
-			decided[m.ID] = store.Spare
 		}
 	}
 	return decided
@@ -102,8 +105,26 @@ func roleOf(m coord.Member) store.Role {
 	case slices.Contains(m.Roles, roleStandby):
 		return store.Standby
 	}
-	return store.Spare
+	return store.Worker
 }
+
+// RoleOf is what the cluster has decided that a member does for both logs.
+func RoleOf(m coord.Member) store.Role { return roleOf(m) }
+
+// SeatRoles are the roles that say the same as who votes in the coordination log.
+func SeatRoles(seats map[string]bool) map[string]store.Role {
+	roles := map[string]store.Role{}
+	for id, votes := range seats {
+		roles[id] = store.Standby
+		if votes {
+			roles[id] = store.Voter
+		}
+	}
+	return roles
+}
+
+// Controls reports whether the cluster has made a member one that has both logs.
+func Controls(m coord.Member) bool { return roleOf(m) != store.Worker }
 
 // tendRoles keeps both logs' members what they should be. The coordinator takes the
 // list of members over from the state plane and decides their roles; whoever leads a
@@ -135,6 +156,9 @@ func (c *Cluster) tendRolesOnce(ctx context.Context) error {
 			return err
 		}
 	}
+	if part, err := c.store.Part(ctx); err != nil || part == state.PartNone {
+		return err
+	}
 	leader, err := c.store.Leader(ctx)
 	if err != nil || leader != c.cfg.MemberID {
 		return nil // an election is under way, or its winner does it
@@ -152,43 +176,85 @@ func (c *Cluster) decide(ctx context.Context) error {
 	if err := c.takeOver(ctx, view); err != nil {
 		return err
 	}
-	members := c.cfg.Coord.Members()
 	leaving := map[string]bool{}
 	for _, m := range view.Members() {
 		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
 	}
-	wanted := map[string]bool{}
-	for id, role := range decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby)) {
-		wanted[id] = role == store.Voter
-		i := slices.IndexFunc(members, func(m coord.Member) bool { return m.ID == id })
-		if m := members[i]; roleOf(m) != role {
+	members := c.cfg.Coord.Members()
+	wanted := decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
+	for _, m := range members {
+		if role := wanted[m.ID]; roleOf(m) != role {
 			c.log.Info("a member's role changes", "member", m.Name, "role", role)
-			if _, err := c.cfg.Coord.Propose(ctx, coord.PutMember{ID: id, Name: m.Name, Address: m.Address, Roles: rolesOf(role), At: c.now()}); err != nil {
+			if err := c.putMember(ctx, m, role, true); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.cfg.Coord.Assign(ctx, wanted); err != nil {
+	if err := c.assignCoord(ctx, wanted); err != nil {
 		return err
 	}
-	if !wanted[c.cfg.MemberID] {
+	if err := c.noteSettled(ctx); err != nil {
+		return err
+	}
+	if wanted[c.cfg.MemberID] != store.Voter {
 		return c.cfg.Coord.HandOver(ctx)
+	}
+	return nil
+}
+
+// putMember records a member's role; pending says that it is not carried out yet.
+func (c *Cluster) putMember(ctx context.Context, m coord.Member, role store.Role, pending bool) error {
+	_, err := c.cfg.Coord.Propose(ctx, coord.PutMember{
+		ID: m.ID, Name: m.Name, Address: m.Address, Roles: rolesOf(role), Pending: pending, At: c.now(),
+	})
+	return err
+}
+
+// noteSettled records whose role has been carried out in both logs, for all to see.
+func (c *Cluster) noteSettled(ctx context.Context) error {
+	seats, err := c.coordRoles()
+	if err != nil {
+		return err
+	}
+	nodes, err := c.store.Roles(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // the database is not this member's now; its leader goes on
+	}
+	for _, m := range c.cfg.Coord.Members() {
+		role := roleOf(m)
+		held := func(roles map[string]store.Role) bool {
+			present, there := roles[m.ID]
+			return there && present == role || !there && role == store.Worker
+		}
+		if pending := !held(seats) || !held(nodes); pending != m.Pending {
+			if err := c.putMember(ctx, m, role, pending); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 // takeOver makes the coordination log's list of members the state plane's.
 func (c *Cluster) takeOver(ctx context.Context, view *store.View) error {
+	var news []*state.Member
 	for _, m := range view.Members() {
 		known, found := c.cfg.Coord.Member(m.ID)
 		if found && known.Name == m.Name && known.Address == m.Address {
 			continue
 		}
-		if !found && m.ID != c.cfg.MemberID && !c.answers(ctx, m.ID) {
-			// A vote for one that is not there would be one against all others.
+		if !found {
+			news = append(news, m)
 			continue
 		}
-		if _, err := c.cfg.Coord.Propose(ctx, coord.PutMember{ID: m.ID, Name: m.Name, Address: m.Address, Roles: known.Roles, At: c.now()}); err != nil {
+		known.Name, known.Address = m.Name, m.Address
+		if err := c.putMember(ctx, known, roleOf(known), known.Pending); err != nil {
+			return err
+		}
+	}
+	// One that is not there yet would be declared offline at once.
+	for _, m := range c.present(ctx, news) {
+		if err := c.putMember(ctx, coord.Member{ID: m.ID, Name: m.Name, Address: m.Address}, store.Worker, true); err != nil {
 			return err
 		}
 	}
@@ -210,11 +276,45 @@ func (c *Cluster) takeOver(ctx context.Context, view *store.View) error {
 	return nil
 }
 
-// answers reports whether a member that has joined is up by now.
-func (c *Cluster) answers(ctx context.Context, id string) bool {
+// present returns those of the members that have joined which are up by now; they are
+// asked all at once.
+func (c *Cluster) present(ctx context.Context, members []*state.Member) []*state.Member {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return c.cfg.Pinger.Ping(ctx, id) == nil
+	answers := make([]bool, len(members))
+	var asking sync.WaitGroup
+	for i, m := range members {
+		asking.Go(func() { answers[i] = m.ID == c.cfg.MemberID || c.cfg.Pinger.Ping(ctx, m.ID) == nil })
+	}
+	asking.Wait()
+	var up []*state.Member
+	for i, m := range members {
+		if answers[i] {
+			up = append(up, m)
+		}
+	}
+	return up
+}
+
+// coordRoles is what the members are in the coordination log, as this member has it.
+func (c *Cluster) coordRoles() (map[string]store.Role, error) {
+	seats, err := c.cfg.Coord.Seats()
+	return SeatRoles(seats), err
+}
+
+// assignCoord carries the roles out in the coordination log.
+func (c *Cluster) assignCoord(ctx context.Context, wanted map[string]store.Role) error {
+	c.seating.coord.Lock()
+	defer c.seating.coord.Unlock()
+	present, err := c.coordRoles()
+	if err != nil {
+		return err
+	}
+	seats := map[string]bool{}
+	for id, role := range c.plan(ctx, wanted, present, func(parts state.Parts) state.Part { return parts.Coord }) {
+		seats[id] = role == store.Voter
+	}
+	return c.cfg.Coord.Assign(ctx, seats)
 }
 
 // assignDatabase carries the roles out in the database's log.
@@ -226,16 +326,22 @@ func (c *Cluster) assignDatabase(ctx context.Context) error {
 	if len(wanted) == 0 {
 		return nil
 	}
+	c.seating.database.Lock()
+	defer c.seating.database.Unlock()
 	present, err := c.store.Roles(ctx)
-	if err != nil || maps.Equal(present, wanted) {
+	if err != nil {
 		return err
 	}
-	if wanted[c.cfg.MemberID] == store.Voter {
-		return c.store.Assign(ctx, wanted)
+	plan := c.plan(ctx, wanted, present, func(parts state.Parts) state.Part { return parts.Database })
+	if maps.Equal(present, plan) {
+		return nil
+	}
+	if plan[c.cfg.MemberID] == store.Voter {
+		return c.store.Assign(ctx, plan)
 	}
 	// Another must lead before this one can lose its vote, and have one for that.
-	wanted[c.cfg.MemberID] = store.Voter
-	if err := c.store.Assign(ctx, wanted); err != nil {
+	plan[c.cfg.MemberID] = store.Voter
+	if err := c.store.Assign(ctx, plan); err != nil {
 		return err
 	}
 	return c.store.HandOver(ctx)

@@ -8,6 +8,7 @@ import (
 
 	"muster/cluster/coord"
 	"muster/cluster/gossip"
+	"muster/state"
 )
 
 // How the coordinator finds out who is alive: a member that has answered no ping for
@@ -19,9 +20,14 @@ const (
 	offlineAfter = 1800 * time.Millisecond
 )
 
-// Pinger asks whether a member is alive; rpc/peer implements it.
+// Pinger asks members whether they are alive and what part they take; rpc/peer
+// implements it.
 type Pinger interface {
 	Ping(ctx context.Context, memberID string) error
+	// Parts calls Cluster.Parts there.
+	Parts(ctx context.Context, memberID string) (state.Parts, error)
+	// Left calls Cluster.Left at the leader of the log.
+	Left(ctx context.Context, leader string, log state.Log, memberID string) (bool, error)
 }
 
 // tendVerdicts pings every other member while this one coordinates, and declares who
@@ -29,7 +35,7 @@ type Pinger interface {
 func (c *Cluster) tendVerdicts(ctx context.Context) error {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
-	watch := &vigil{cluster: c, heard: map[string]time.Time{}, asking: map[string]bool{}}
+	watch := &vigil{cluster: c, heard: map[string]time.Time{}, since: map[string]time.Time{}, asking: map[string]bool{}}
 	defer watch.work.Wait()
 	var term uint64
 	for {
@@ -60,14 +66,16 @@ type vigil struct {
 	mu     sync.Mutex
 	heard  map[string]time.Time // guarded by mu
 	asking map[string]bool      // guarded by mu
-	began  time.Time            // guarded by mu
+	// since is when each member was first looked at, guarded by mu: one that has joined
+	// just now had no chance to be heard.
+	since map[string]time.Time
 }
 
 func (v *vigil) begin() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.heard)
-	v.began = time.Now()
+	clear(v.since)
 }
 
 func (v *vigil) round(ctx context.Context) {
@@ -82,8 +90,11 @@ func (v *vigil) round(ctx context.Context) {
 		v.ask(ctx, m.ID)
 		v.mu.Lock()
 		last, heard := v.heard[m.ID]
+		if _, looked := v.since[m.ID]; !looked {
+			v.since[m.ID] = time.Now()
+		}
 		if !heard {
-			last = v.began
+			last = v.since[m.ID]
 		}
 		v.mu.Unlock()
 		switch {

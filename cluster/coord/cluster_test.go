@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,25 +23,42 @@ type lan struct {
 	mu    sync.Mutex
 	ports map[string]*port // guarded by mu
 	nodes map[string]*Node // guarded by mu
+	// mute are the members that others can't follow: their streams stay open and say
+	// nothing. Guarded by mu.
+	mute map[string]bool
+	// followed counts the batches that each member has sent. Guarded by mu.
+	followed map[string]int
 }
 
 type port struct {
 	lan    *lan
 	id     string
 	conns  chan net.Conn
+	closed chan struct{} // guarded by lan.mu
+}
+
+func (p *port) Listener() net.Listener {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	p.closed = make(chan struct{})
+	return &ear{p, p.closed, sync.Once{}}
+}
+func (p *port) Addr() net.Addr { return memberAddr(p.id) }
+
+// ear is a port as long as one seat listens on it.
+type ear struct {
+	*port
 	closed chan struct{}
 	once   sync.Once
 }
 
-func (p *port) Listener() net.Listener { return p }
-func (p *port) Addr() net.Addr         { return memberAddr(p.id) }
-func (p *port) Close() error           { p.once.Do(func() { close(p.closed) }); return nil }
+func (e *ear) Close() error { e.once.Do(func() { close(e.closed) }); return nil }
 
-func (p *port) Accept() (net.Conn, error) {
+func (e *ear) Accept() (net.Conn, error) {
 	select {
-	case c := <-p.conns:
+	case c := <-e.conns:
 		return c, nil
-	case <-p.closed:
+	case <-e.closed:
 		return nil, net.ErrClosed
 	}
 }
@@ -48,15 +66,19 @@ func (p *port) Accept() (net.Conn, error) {
 func (p *port) Dial(ctx context.Context, id string) (net.Conn, error) {
 	p.lan.mu.Lock()
 	peer := p.lan.ports[id]
+	var closed chan struct{}
+	if peer != nil {
+		closed = peer.closed
+	}
 	p.lan.mu.Unlock()
-	if peer == nil {
-		return nil, errors.New("no such member")
+	if closed == nil {
+		return nil, errors.New("no such member, or a worker")
 	}
 	here, there := net.Pipe()
 	select {
 	case peer.conns <- there:
 		return here, nil
-	case <-peer.closed:
+	case <-closed:
 	case <-ctx.Done():
 	}
 	return nil, errors.Join(errors.New("unreachable"), here.Close(), there.Close())
@@ -73,15 +95,67 @@ func (p *port) Forward(ctx context.Context, coordinator string, data []byte) (ui
 	return n.ProposeEncoded(ctx, data)
 }
 
+// Follow implements Follower.
+func (p *port) Follow(ctx context.Context, id string, since uint64, send func(Batch) error) error {
+	p.lan.mu.Lock()
+	n := p.lan.nodes[id]
+	p.lan.mu.Unlock()
+	if n == nil {
+		return state.Errorf(state.ErrUnavailable, "no such member")
+	}
+	return n.Relay(ctx, since, func(batch Batch) error {
+		p.lan.mu.Lock()
+		mute := p.lan.mute[id]
+		if !mute {
+			p.lan.followed[id]++
+		}
+		p.lan.mu.Unlock()
+		if mute {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return send(batch)
+	})
+}
+
+// others names the members that somebody may follow.
+func (p *port) others() []string {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	var ids []string
+	for id, n := range p.lan.nodes {
+		if id != p.id && n.Part() == state.PartUsed {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func newLan() *lan {
+	return &lan{ports: map[string]*port{}, nodes: map[string]*Node{}, mute: map[string]bool{}, followed: map[string]int{}}
+}
+
 func (l *lan) open(t *testing.T, id, dir string, bootstrap bool) *Node {
 	t.Helper()
-	p := &port{lan: l, id: id, conns: make(chan net.Conn), closed: make(chan struct{})}
+	return l.openWith(t, id, Config{Dir: dir, Bootstrap: bootstrap})
+}
+
+// worker opens a member that has no log of its own.
+func (l *lan) worker(t *testing.T, id, dir string) *Node {
+	t.Helper()
+	return l.openWith(t, id, Config{Dir: filepath.Join(dir, "raft"), Worker: true})
+}
+
+func (l *lan) openWith(t *testing.T, id string, cfg Config) *Node {
+	t.Helper()
+	p := &port{lan: l, id: id, conns: make(chan net.Conn)}
 	l.mu.Lock()
 	l.ports[id] = p
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	n, err := Open(ctx, Config{Dir: dir, ID: id, Bootstrap: bootstrap, Streams: p, Forward: p})
+	cfg.ID, cfg.Streams, cfg.Forward, cfg.Follow, cfg.Sources = id, p, p, p, p.others
+	n, err := Open(ctx, cfg)
 	if err != nil {
 		t.Fatalf("open %s: %v", id, err)
 	}
@@ -109,7 +183,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 // What the coordinator's death does to proposals is settled here.
 func TestThreeMembersOutliveTheirCoordinator(t *testing.T) {
-	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
+	l := newLan()
 	dirs := map[string]string{"ant": t.TempDir(), "bee": t.TempDir(), "cat": t.TempDir()}
 	ant := l.open(t, "ant", dirs["ant"], true)
 	bee, cat := l.open(t, "bee", dirs["bee"], false), l.open(t, "cat", dirs["cat"], false)
@@ -175,7 +249,7 @@ func TestThreeMembersOutliveTheirCoordinator(t *testing.T) {
 }
 
 func TestWithoutAMajorityProposalsSayThatTheyWereNotApplied(t *testing.T) {
-	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
+	l := newLan()
 	ant, bee := l.open(t, "ant", t.TempDir(), true), l.open(t, "bee", t.TempDir(), false)
 	if err := ant.Assign(t.Context(), map[string]bool{"ant": true, "bee": true}); err != nil {
 		t.Fatal(err)
@@ -231,7 +305,7 @@ func TestASnapshotHoldsEverything(t *testing.T) {
 			n.must(t, FinishOperation{ID: id, Status: Success, At: time.Unix(2, 0)})
 		}
 	}
-	if err := n.raft.Snapshot().Error(); err != nil {
+	if err := n.seat.Load().raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	n.must(t, FinishOperation{ID: "1", Status: Failure, Err: "after the snapshot"})
@@ -256,8 +330,8 @@ func TestASnapshotHoldsEverything(t *testing.T) {
 func TestRestoringASnapshotTellsSubscribersAndWaiters(t *testing.T) {
 	r := newReplica()
 	run := func(e Entry, index uint64) {
-		if err := r.apply(func(c *content) error { c.Applied = index; return e.apply(c, index) }); err != nil {
-			t.Fatal(err)
+		if taken, err := r.take(index, nil, e); err != nil || !taken {
+			t.Fatal(err, taken)
 		}
 	}
 	for i, id := range []string{"same", "ends", "goes"} {
@@ -322,7 +396,7 @@ func TestFinishedOperationsAreForgottenInTime(t *testing.T) {
 	left := func() int { return len(n.Operations()) }
 	tend := func(later time.Duration, want int, why string) {
 		t.Helper()
-		n.tendFinished(t.Context(), w, now.Add(later))
+		n.seat.Load().tendFinished(t.Context(), w, now.Add(later))
 		if left() != want {
 			t.Errorf("after %v %d operations are left; want %d: %s", later, left(), want, why)
 		}
@@ -414,13 +488,13 @@ func TestReplicasAgree(t *testing.T) {
 func TestALogOfANewerReleaseIsNotGuessedAt(t *testing.T) {
 	dir := t.TempDir()
 	n := lone(t, dir, Config{})
-	if err := n.raft.Apply([]byte(`{"kind":"paint_member","entry":{}}`), time.Second).Error(); err != nil {
+	if err := n.seat.Load().raft.Apply([]byte(`{"kind":"paint_member","entry":{}}`), time.Second).Error(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.Propose(t.Context(), barrier{}); !errors.Is(err, state.ErrUnavailable) {
 		t.Errorf("a proposal after an entry that cannot be read: %v; want ErrUnavailable", err)
 	}
-	if err := n.raft.Snapshot().Error(); err == nil {
+	if err := n.seat.Load().raft.Snapshot().Error(); err == nil {
 		t.Error("a snapshot was taken of half a log")
 	}
 	if err := n.Close(); err != nil {
@@ -458,25 +532,24 @@ func FuzzDecodeEntry(f *testing.F) {
 
 // Who takes part is what Assign says; only the coordinator can say it.
 func TestTheMembersOfTheLogAreAssigned(t *testing.T) {
-	l := &lan{ports: map[string]*port{}, nodes: map[string]*Node{}}
+	l := newLan()
 	ant := l.open(t, "ant", t.TempDir(), true)
 	bee := l.open(t, "bee", t.TempDir(), false)
 	l.open(t, "cat", t.TempDir(), false)
 	for _, step := range []struct {
 		wanted map[string]bool
-		voters []string
 	}{
-		{map[string]bool{"ant": true, "bee": true, "cat": false}, []string{"ant", "bee"}},
-		{map[string]bool{"ant": true, "bee": true, "cat": true}, []string{"ant", "bee", "cat"}},
-		{map[string]bool{"ant": true, "bee": false, "cat": true}, []string{"ant", "cat"}},
-		{map[string]bool{"ant": true, "bee": true}, []string{"ant", "bee"}},
+		{map[string]bool{"ant": true, "bee": true, "cat": false}},
+		{map[string]bool{"ant": true, "bee": true, "cat": true}},
+		{map[string]bool{"ant": true, "bee": false, "cat": true}},
+		{map[string]bool{"ant": true, "bee": true}},
 	} {
 		if err := ant.Assign(t.Context(), step.wanted); err != nil {
 			t.Fatal(err)
 		}
-		voters, err := ant.Voters()
-		if diff := cmp.Diff(step.voters, voters); diff != "" || err != nil {
-			t.Errorf("after %v the voters differ (%v):\n%s", step.wanted, err, diff)
+		seats, err := ant.Seats()
+		if diff := cmp.Diff(step.wanted, seats); diff != "" || err != nil {
+			t.Errorf("the seats are not what was assigned (%v):\n%s", err, diff)
 		}
 	}
 	if err := bee.Assign(t.Context(), map[string]bool{"bee": true}); !NotApplied(err) {

@@ -15,62 +15,64 @@ import (
 // changeTimeout bounds one change of who takes part.
 const changeTimeout = 5 * time.Second
 
+// errWorker is what a worker answers to what needs the log.
+var errWorker = state.Errorf(state.ErrUnavailable, "this member is a worker and has no coordination log")
+
 // Assign makes the log's members what they should be: the members in wanted take
 // part, those with true vote, and all others go. The coordinator calls it
 // (ErrUnavailable elsewhere); it returns with the first step that fails, and doing it
 // again goes on from there. The coordinator itself stays as it is: another must
 // coordinate before it can lose its vote.
 func (n *Node) Assign(ctx context.Context, wanted map[string]bool) error {
-	if n.raft.State() != raft.Leader {
+	s := n.seat.Load()
+	if s == nil || s.raft.State() != raft.Leader {
 		return ErrNotApplied
 	}
-	configuration := n.raft.GetConfiguration()
-	if err := configuration.Error(); err != nil {
-		return n.raftError(err)
-	}
-	present := map[string]raft.ServerSuffrage{}
-	for _, server := range configuration.Configuration().Servers {
-		present[string(server.ID)] = server.Suffrage
+	return s.assign(ctx, wanted)
+}
+
+func (s *seat) assign(ctx context.Context, wanted map[string]bool) error {
+	present, err := s.servers()
+	if err != nil {
+		return err
 	}
 	step := func(future raft.IndexFuture) error {
 		if err := future.Error(); err != nil {
-			return n.raftError(err)
+			return s.raftError(err)
 		}
 		return ctx.Err()
 	}
+	// Promotions first: the number of votes should not fall in between.
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
-		suffrage, known := present[id]
+		votes, known := present[id]
 		server, address := raft.ServerID(id), raft.ServerAddress(id)
-		switch {
-		case id == n.cfg.ID:
-		case wanted[id] && (!known || suffrage != raft.Voter):
-			// raft lets a member vote before it has the log. One that has nothing
-			// yet is first made to follow.
-			if !known {
-				if err := step(n.raft.AddNonvoter(server, address, 0, changeTimeout)); err != nil {
-					return err
-				}
-			}
-			if err := step(n.raft.AddVoter(server, address, 0, changeTimeout)); err != nil {
+		if id == s.cfg.ID {
+			continue
+		}
+		// raft lets a member vote before it has the log. One that has nothing
+		// yet is first made to follow.
+		if !known {
+			if err := step(s.raft.AddNonvoter(server, address, 0, changeTimeout)); err != nil {
 				return err
 			}
-		case !wanted[id] && !known:
-			if err := step(n.raft.AddNonvoter(server, address, 0, changeTimeout)); err != nil {
+		}
+		if wanted[id] && !votes {
+			if err := step(s.raft.AddVoter(server, address, 0, changeTimeout)); err != nil {
 				return err
 			}
 		}
 	}
 	// Members that go may be dead: their votes are to be gone before any that counts is.
 	for _, id := range slices.Sorted(maps.Keys(present)) {
-		if _, keep := wanted[id]; !keep && id != n.cfg.ID {
-			if err := step(n.raft.RemoveServer(raft.ServerID(id), 0, changeTimeout)); err != nil {
+		if _, keep := wanted[id]; !keep && id != s.cfg.ID {
+			if err := step(s.raft.RemoveServer(raft.ServerID(id), 0, changeTimeout)); err != nil {
 				return err
 			}
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
-		if !wanted[id] && id != n.cfg.ID && present[id] == raft.Voter {
-			if err := step(n.raft.DemoteVoter(raft.ServerID(id), 0, changeTimeout)); err != nil {
+		if !wanted[id] && id != s.cfg.ID && present[id] {
+			if err := step(s.raft.DemoteVoter(raft.ServerID(id), 0, changeTimeout)); err != nil {
 				return err
 			}
 		}
@@ -78,30 +80,61 @@ func (n *Node) Assign(ctx context.Context, wanted map[string]bool) error {
 	return nil
 }
 
-// Voters returns the IDs of the members that vote, sorted, as this member's log has
-// it.
-func (n *Node) Voters() ([]string, error) {
-	configuration := n.raft.GetConfiguration()
+// Seats returns who takes part in the log, as this member's has it: true for those that
+// vote. ErrUnavailable on a worker.
+func (n *Node) Seats() (map[string]bool, error) {
+	s := n.seat.Load()
+	if s == nil {
+		return nil, errWorker
+	}
+	return s.servers()
+}
+
+func (s *seat) servers() (map[string]bool, error) {
+	configuration := s.raft.GetConfiguration()
 	if err := configuration.Error(); err != nil {
-		return nil, n.raftError(err)
+		return nil, s.raftError(err)
 	}
-	var voters []string
+	servers := map[string]bool{}
 	for _, server := range configuration.Configuration().Servers {
-		if server.Suffrage == raft.Voter {
-			voters = append(voters, string(server.ID))
-		}
+		servers[string(server.ID)] = server.Suffrage == raft.Voter
 	}
-	slices.Sort(voters)
-	return voters, nil
+	return servers, nil
+}
+
+// Left reports whether a member takes no part in the log, for certain: nobody counts
+// its votes or what it acknowledged any more. Only the coordinator knows (ErrUnavailable
+// elsewhere).
+func (n *Node) Left(ctx context.Context, id string) (bool, error) {
+	s := n.seat.Load()
+	if s == nil {
+		return false, errWorker
+	}
+	if s.raft.State() != raft.Leader {
+		return false, ErrNotApplied
+	}
+	servers, err := s.servers()
+	if _, there := servers[id]; err != nil || there {
+		return false, err
+	}
+	// The configuration may not be committed yet; what comes after it then is not
+	// either.
+	if _, err := s.commit(ctx, barrier{}); err != nil {
+		return false, err
+	}
+	servers, err = s.servers()
+	_, there := servers[id]
+	return err == nil && !there, err
 }
 
 // HandOver makes another voter the coordinator, before this member goes. It does
 // nothing when this member does not coordinate or no other votes.
 func (n *Node) HandOver(context.Context) error {
-	if n.raft.State() != raft.Leader || n.alone() {
+	s := n.seat.Load()
+	if s == nil || s.raft.State() != raft.Leader || s.alone() {
 		return nil
 	}
-	if err := n.raft.LeadershipTransfer().Error(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
+	if err := s.raft.LeadershipTransfer().Error(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
 		return state.Errorf(state.ErrUnavailable, "hand the coordination over: %w", err)
 	}
 	return nil

@@ -119,7 +119,7 @@ func (e PutMember) apply(c *content, _ uint64) error {
 	if old, known := c.Members[e.ID]; known {
 		next = *old
 	}
-	next.Name, next.Address, next.Roles = e.Name, e.Address, e.Roles
+	next.Name, next.Address, next.Roles, next.Pending = e.Name, e.Address, e.Roles, e.Pending
 	c.Members[e.ID] = &next
 	return nil
 }

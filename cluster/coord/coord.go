@@ -20,7 +20,8 @@ import (
 // are named by their ID, never by an address, so a change of address needs no
 // change of the log's configuration.
 type StreamLayer interface {
-	// Listener yields the connections that other control members make.
+	// Listener yields the connections that other control members make; each one that
+	// it returns is closed once, when this member stops being one.
 	Listener() net.Listener
 	// Dial connects to the control member with that ID.
 	Dial(ctx context.Context, memberID string) (net.Conn, error)
@@ -46,6 +47,13 @@ type Config struct {
 	// Patient says that there are other control members: Open then does not wait for
 	// them, and what it would record is recorded once there is a coordinator.
 	Patient bool
+	// Worker says that this member has no part in the consensus unless Dir is there:
+	// it follows another member's log, until TakePart.
+	Worker bool
+	// Follow reaches the logs of other members, and Sources names those that may have
+	// one. Nil: this member has its own, always.
+	Follow  Follower
+	Sources func() []string
 	// Streams reaches the other control members. Nil: there are none.
 	Streams StreamLayer
 	// Forward reaches the coordinator when it is another member. Nil: there

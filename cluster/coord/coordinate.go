@@ -17,27 +17,27 @@ const (
 // records the term, forgets finished operations and ends leases that nobody
 // renews. All of them measure by this member's clock and act by entries, so no
 // other clock matters.
-func (n *Node) coordinate(ctx context.Context) {
+func (s *seat) coordinate(ctx context.Context) {
 	var loop *watch
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		select {
-		case leads := <-n.raft.LeaderCh():
+		case leads := <-s.raft.LeaderCh():
 			loop = nil
 			if leads {
-				loop = n.takeOffice(ctx)
+				loop = s.takeOffice(ctx)
 			} else {
-				n.cfg.Log.Info("this member no longer coordinates")
+				s.cfg.Log.Info("this member no longer coordinates")
 			}
-		case <-n.attention:
+		case <-s.attention:
 		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
 		wait := time.Hour
 		if loop != nil {
-			wait = n.tend(ctx, loop)
+			wait = s.tend(ctx, loop)
 		}
 		timer.Reset(wait)
 	}
@@ -45,19 +45,19 @@ func (n *Node) coordinate(ctx context.Context) {
 
 // takeOffice records the new term. It returns nil when leadership was lost
 // again meanwhile.
-func (n *Node) takeOffice(ctx context.Context) *watch {
-	term := n.raft.CurrentTerm()
-	if _, err := n.Propose(ctx, coordinatorElected{Member: n.cfg.ID, Term: term}); err != nil {
+func (s *seat) takeOffice(ctx context.Context) *watch {
+	term := s.raft.CurrentTerm()
+	if _, err := s.commit(ctx, coordinatorElected{Member: s.cfg.ID, Term: term}); err != nil {
 		if ctx.Err() == nil {
-			n.cfg.Log.Warn("could not take office as coordinator", "term", term, "error", err)
+			s.cfg.Log.Warn("could not take office as coordinator", "term", term, "error", err)
 		}
 		return nil
 	}
-	n.cfg.Log.Info("this member coordinates", "term", term)
+	s.cfg.Log.Info("this member coordinates", "term", term)
 	select {
-	case <-n.led:
+	case <-s.led:
 	default:
-		close(n.led)
+		close(s.led)
 	}
 	return &watch{leases: map[string]seenLease{}}
 }
@@ -81,16 +81,16 @@ type seenEnd struct {
 }
 
 // tend does what is due and returns how long nothing else will be.
-func (n *Node) tend(ctx context.Context, w *watch) time.Duration {
+func (s *seat) tend(ctx context.Context, w *watch) time.Duration {
 	now := time.Now()
-	next := min(n.tendLeases(ctx, w, now), n.tendFinished(ctx, w, now))
+	next := min(s.tendLeases(ctx, w, now), s.tendFinished(ctx, w, now))
 	return max(next, 10*time.Millisecond)
 }
 
-func (n *Node) tendLeases(ctx context.Context, w *watch, now time.Time) time.Duration {
+func (s *seat) tendLeases(ctx context.Context, w *watch, now time.Time) time.Duration {
 	next := time.Hour
 	held := map[string]seenLease{}
-	for _, lease := range n.Leases() {
+	for _, lease := range s.Leases() {
 		seen := w.leases[lease.Name]
 		if seen.renewed != lease.Renewed {
 			seen = seenLease{lease.Renewed, now}
@@ -103,23 +103,23 @@ func (n *Node) tendLeases(ctx context.Context, w *watch, now time.Time) time.Dur
 		}
 		// A failure is tried again at the next look.
 		next = min(next, time.Second)
-		if _, err := n.Propose(ctx, ExpireLease{Name: lease.Name, Renewed: lease.Renewed}); err != nil {
-			n.cfg.Log.Debug("could not end a lease", "lease", lease.Name, "error", err)
+		if _, err := s.commit(ctx, ExpireLease{Name: lease.Name, Renewed: lease.Renewed}); err != nil {
+			s.cfg.Log.Debug("could not end a lease", "lease", lease.Name, "error", err)
 		}
 	}
 	w.leases = held
 	return next
 }
 
-func (n *Node) tendFinished(ctx context.Context, w *watch, now time.Time) time.Duration {
-	for _, index := range n.finishedSince(w.newest()) {
+func (s *seat) tendFinished(ctx context.Context, w *watch, now time.Time) time.Duration {
+	for _, index := range s.finishedSince(w.newest()) {
 		w.ended = append(w.ended, seenEnd{index, now})
 	}
-	over := len(w.ended) - n.cfg.MaxFinished
+	over := len(w.ended) - s.cfg.MaxFinished
 	due := 0
 	for i, end := range w.ended {
 		age := now.Sub(end.at)
-		if age < minVisible || (age < n.cfg.KeepFinished && i >= over) {
+		if age < minVisible || (age < s.cfg.KeepFinished && i >= over) {
 			break
 		}
 		due = i + 1
@@ -129,8 +129,8 @@ func (n *Node) tendFinished(ctx context.Context, w *watch, now time.Time) time.D
 	}
 	if due > 0 {
 		w.lastTrim = now
-		if _, err := n.Propose(ctx, trimOperations{UpTo: w.ended[due-1].index}); err != nil {
-			n.cfg.Log.Debug("could not forget finished operations", "error", err)
+		if _, err := s.commit(ctx, trimOperations{UpTo: w.ended[due-1].index}); err != nil {
+			s.cfg.Log.Debug("could not forget finished operations", "error", err)
 			return trimEvery
 		}
 		w.ended = w.ended[due:]
@@ -138,10 +138,10 @@ func (n *Node) tendFinished(ctx context.Context, w *watch, now time.Time) time.D
 	switch {
 	case len(w.ended) == 0:
 		return time.Hour
-	case len(w.ended) > n.cfg.MaxFinished:
+	case len(w.ended) > s.cfg.MaxFinished:
 		return minVisible
 	}
-	return n.cfg.KeepFinished - now.Sub(w.ended[0].at)
+	return s.cfg.KeepFinished - now.Sub(w.ended[0].at)
 }
 
 func (w *watch) newest() uint64 {

@@ -23,6 +23,7 @@ type PutMember struct {
 	Name    string    `json:"name"`
 	Address string    `json:"address,omitempty"`
 	Roles   []string  `json:"roles,omitempty"`
+	Pending bool      `json:"pending,omitempty"`
 	At      time.Time `json:"at"`
 }
 

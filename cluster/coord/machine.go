@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"muster/state"
 )
 
 // machine applies the log of raft to a replica.
@@ -52,12 +54,16 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.log.Error("the coordination log cannot be followed", "index", entry.Index, "error", err)
 		return outcome{entry.Index, broken}
 	}
-	refusal := m.replica.apply(func(c *content) error {
-		c.Applied = entry.Index
-		return change.apply(c, entry.Index)
-	})
+	taken, refusal := m.replica.take(entry.Index, entry.Data, change)
+	if !taken {
+		// It came by another member's log before; whoever waits for what became of
+		// it here is not told wrongly.
+		refusal = errTaken
+	}
 	return outcome{entry.Index, refusal}
 }
+
+var errTaken = state.Errorf(state.ErrUnavailable, "the coordination log changed hands: it is unknown whether the change was refused")
 
 // Snapshot implements raft.FSM.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
@@ -72,12 +78,8 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (m *machine) Restore(source io.ReadCloser) error {
 	defer source.Close()
-	var restored content
-	decoder := json.NewDecoder(source)
-	if err := decoder.Decode(&restored); err != nil {
-		return fmt.Errorf("the snapshot of the coordination log is damaged: %w", err)
-	}
-	if err := restored.settle(); err != nil {
+	restored, err := readContent(source)
+	if err != nil {
 		return err
 	}
 	m.broken.Store(nil)

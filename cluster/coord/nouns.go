@@ -21,7 +21,9 @@ type Member struct {
 	Name    string   `json:"name"`
 	Address string   `json:"address,omitempty"`
 	Roles   []string `json:"roles,omitempty"`
-	Verdict Verdict  `json:"verdict"`
+	// Pending says that the roles are decided and not carried out yet.
+	Pending bool    `json:"pending,omitempty"`
+	Verdict Verdict `json:"verdict"`
 	// Epoch grows with each verdict, so that a late message about an earlier
 	// one can be told apart.
 	Epoch uint64 `json:"epoch"`

@@ -3,6 +3,7 @@ package coord
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -41,11 +42,11 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 	}
 	for {
 		index, err := n.ProposeEncoded(ctx, data)
-		if err == nil || n.isClosed() || !again(err) {
+		if err == nil || n.closed.Load() || !again(err) {
 			return index, err
 		}
 		if coordinator := n.leader(); coordinator != "" && coordinator != n.cfg.ID && n.cfg.Forward != nil {
-			index, err = n.cfg.Forward.Forward(ctx, coordinator, data)
+			index, err = n.forward(ctx, coordinator, data)
 			if err == nil {
 				return index, n.WaitApplied(ctx, index)
 			}
@@ -61,12 +62,54 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
-		case <-n.machine.failed:
+		case <-n.failed():
+			return 0, err
+		case <-n.background.Done():
 			return 0, err
 		case <-ctx.Done():
 			return 0, notApplied("the cluster has no coordinator now (%w): the change was not applied, try again later", ctx.Err())
 		}
 	}
+}
+
+// silence is how long a coordinator may take to answer before it is looked whether
+// another coordinates by now.
+const silence = 100 * time.Millisecond
+
+// forward hands an entry to the coordinator, and gives up when another coordinates: one
+// that was cut off or paused says nothing.
+func (n *Node) forward(ctx context.Context, coordinator string, data []byte) (uint64, error) {
+	asking, cancel := context.WithCancel(ctx)
+	var guard sync.WaitGroup
+	defer guard.Wait()
+	defer cancel()
+	guard.Go(func() {
+		look := time.NewTicker(silence)
+		defer look.Stop()
+		for {
+			select {
+			case <-look.C:
+			case <-n.background.Done():
+				cancel()
+				return
+			case <-asking.Done():
+				return
+			}
+			if now := n.leader(); now != "" && now != coordinator {
+				cancel()
+				return
+			}
+		}
+	})
+	return n.cfg.Forward.Forward(asking, coordinator, data)
+}
+
+// failed is closed when the log at hand cannot be read; a worker has none.
+func (n *Node) failed() <-chan struct{} {
+	if s := n.seat.Load(); s != nil {
+		return s.machine.failed
+	}
+	return nil
 }
 
 // repeatable reports whether an entry that was applied already changes nothing when
@@ -97,20 +140,28 @@ var ErrNotApplied = notApplied("that member does not coordinate: the change was 
 // ProposeEncoded is Propose for an entry that another member forwarded. A member
 // that does not coordinate answers ErrNotApplied at once.
 func (n *Node) ProposeEncoded(ctx context.Context, data []byte) (uint64, error) {
-	if broken := n.machine.broken.Load(); broken != nil {
+	s := n.seat.Load()
+	if s == nil {
+		return 0, ErrNotApplied
+	}
+	return s.propose(ctx, data)
+}
+
+func (s *seat) propose(ctx context.Context, data []byte) (uint64, error) {
+	if broken := s.machine.broken.Load(); broken != nil {
 		return 0, notApplied("the change was not applied: %w", broken)
 	}
-	if n.raft.State() != raft.Leader {
+	if s.raft.State() != raft.Leader {
 		return 0, ErrNotApplied
 	}
 	answers := make(chan answer, 1)
-	if !n.hand(data, answers) {
+	if !s.hand(data, answers) {
 		return 0, notApplied("the daemon is shutting down: the change was not applied")
 	}
 	select {
 	case a := <-answers:
 		if a.err != nil {
-			return 0, n.raftError(a.err)
+			return 0, s.raftError(a.err)
 		}
 		if a.outcome.refusal != nil {
 			return 0, a.outcome.refusal
@@ -128,14 +179,14 @@ type answer struct {
 
 // hand gives an entry to raft, whose answer comes later. It reports false when
 // the node is closed.
-func (n *Node) hand(data []byte, answers chan<- answer) bool {
-	n.gate.RLock()
-	defer n.gate.RUnlock()
-	if n.closed {
+func (s *seat) hand(data []byte, answers chan<- answer) bool {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
 		return false
 	}
-	n.work.Go(func() {
-		future := n.raft.Apply(data, leaderWait)
+	s.work.Go(func() {
+		future := s.raft.Apply(data, leaderWait)
 		if err := future.Error(); err != nil {
 			answers <- answer{err: err}
 			return
@@ -145,14 +196,14 @@ func (n *Node) hand(data []byte, answers chan<- answer) bool {
 	return true
 }
 
-func (n *Node) isClosed() bool {
-	n.gate.RLock()
-	defer n.gate.RUnlock()
-	return n.closed
+func (s *seat) isClosed() bool {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.closed
 }
 
 // raftError says in our words what became of an entry.
-func (n *Node) raftError(err error) error {
+func (s *seat) raftError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down: it is unknown whether the change was applied")
@@ -173,8 +224,49 @@ func (n *Node) Barrier(ctx context.Context) error {
 	return err
 }
 
-// leader returns the ID of the member that raft follows, or "".
+// Leader returns the ID of the member that coordinates, as far as this one knows, or
+// "". Unlike Coordinator it is not what the log says but whom proposals go to.
+func (n *Node) Leader() string { return n.leader() }
+
+// leader is Leader.
 func (n *Node) leader() string {
-	_, id := n.raft.LeaderWithID()
+	if s := n.seat.Load(); s != nil {
+		if leader := s.leader(); leader != "" {
+			return leader
+		}
+	}
+	if told, _ := n.told.Load().(string); told != "" {
+		return told
+	}
+	if n.seat.Load() == nil {
+		return n.Coordinator().Member
+	}
+	return ""
+}
+
+// leader returns the ID of the member that raft follows, or "".
+func (s *seat) leader() string {
+	_, id := s.raft.LeaderWithID()
 	return string(id)
+}
+
+// commit proposes an entry of this member's own as the coordinator, and tries again for
+// a while as long as it is.
+func (s *seat) commit(ctx context.Context, entry Entry) (uint64, error) {
+	data, err := encodeEntry(entry)
+	if err != nil {
+		return 0, err
+	}
+	giveUp := time.Now().Add(leaderWait)
+	for {
+		index, err := s.propose(ctx, data)
+		if !NotApplied(err) || s.raft.State() != raft.Leader || s.isClosed() || time.Now().After(giveUp) {
+			return index, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, err
+		}
+	}
 }

@@ -12,6 +12,11 @@ import (
 // Replica is the content of the log as this member has applied it. Reading it
 // asks nobody. Its methods may be called from any goroutine.
 type Replica struct {
+	// feeding is held while the content changes and its subscribers hear of it: a
+	// member's own log and another's may both feed the replica for a moment. It is
+	// taken outside all other locks.
+	feeding sync.Mutex
+
 	mu sync.RWMutex
 	// content is guarded by mu; what its maps point to never changes.
 	content content
@@ -21,6 +26,11 @@ type Replica struct {
 	// applied is closed and replaced whenever the content moves on; guarded
 	// by mu, made when somebody waits.
 	applied chan struct{}
+	// recent are the newest entries, all those after the index past, while keep says
+	// that others may ask for them. Guarded by mu.
+	recent []LogEntry
+	past   uint64
+	keep   bool
 
 	// subscribers is held while they are called, so that a cancelled one is
 	// not called any more. It is taken inside no other lock.
@@ -58,10 +68,7 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 			r.mu.Unlock()
 			return nil
 		}
-		if r.applied == nil {
-			r.applied = make(chan struct{})
-		}
-		moved := r.applied
+		moved := r.moving()
 		r.mu.Unlock()
 		select {
 		case <-moved:
@@ -193,11 +200,19 @@ func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) {
 	}
 }
 
-// apply runs an entry against the content and tells everybody concerned. It is
-// called by one goroutine only.
-func (r *Replica) apply(change func(c *content) error) error {
+// take applies an entry and tells everybody concerned, unless the content has it
+// already; taken says so.
+func (r *Replica) take(index uint64, data []byte, entry Entry) (taken bool, refusal error) {
+	r.feeding.Lock()
+	defer r.feeding.Unlock()
 	r.mu.Lock()
-	refusal := change(&r.content)
+	if index <= r.content.Applied {
+		r.mu.Unlock()
+		return false, nil
+	}
+	r.content.Applied = index
+	refusal = entry.apply(&r.content, index)
+	r.remember(LogEntry{index, data})
 	changed := r.content.takeChanged()
 	attention := r.content.takeAttention()
 	var woken []wake
@@ -210,14 +225,69 @@ func (r *Replica) apply(change func(c *content) error) error {
 	r.mu.Unlock()
 	r.tell(changed, attention)
 	deliver(woken, moved)
-	return refusal
+	return true, refusal
 }
 
-// restore puts a snapshot in place of the content.
-func (r *Replica) restore(restored content) {
+// remember keeps an entry at hand; the caller holds mu.
+func (r *Replica) remember(entry LogEntry) {
+	if !r.keep {
+		r.past = entry.Index
+		return
+	}
+	r.recent = append(r.recent, entry)
+	if len(r.recent) >= 2*recentEntries {
+		r.past = r.recent[recentEntries-1].Index
+		// Not a slice of the same array, which would keep the older ones.
+		r.recent = slices.Clone(r.recent[recentEntries:])
+	}
+}
+
+// keepEntries says whether others may ask for entries from now on.
+func (r *Replica) keepEntries(keep bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep, r.recent, r.past = keep, nil, r.content.Applied
+}
+
+// entriesAfter returns entries after an index, or what is closed when there are some.
+// ErrStale means that they are no longer at hand, ErrInvalid that the index is in the
+// future.
+func (r *Replica) entriesAfter(index uint64) (entries []LogEntry, moved <-chan struct{}, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case index > r.content.Applied:
+		return nil, nil, state.Errorf(state.ErrInvalid, "entry %d is in the future: the newest here is %d", index, r.content.Applied)
+	case index < r.past:
+		return nil, nil, state.Errorf(state.ErrStale, "entries after %d are no longer at hand, only those after %d", index, r.past)
+	}
+	from, _ := slices.BinarySearchFunc(r.recent, index+1, func(e LogEntry, index uint64) int { return cmp.Compare(e.Index, index) })
+	if from < len(r.recent) {
+		return slices.Clone(r.recent[from:min(from+batchEntries, len(r.recent))]), nil, nil
+	}
+	return nil, r.moving(), nil
+}
+
+// moving returns what is closed when the content moves on; the caller holds mu.
+func (r *Replica) moving() <-chan struct{} {
+	if r.applied == nil {
+		r.applied = make(chan struct{})
+	}
+	return r.applied
+}
+
+// restore puts a snapshot in place of the content, unless that is newer.
+func (r *Replica) restore(restored content) {
+	r.feeding.Lock()
+	defer r.feeding.Unlock()
+	r.mu.Lock()
+	if restored.Applied < r.content.Applied {
+		r.mu.Unlock()
+		return
+	}
 	before := r.content.Operations
 	r.content = restored
+	r.recent, r.past = nil, restored.Applied
 	var changed []*Operation
 	for id, op := range restored.Operations {
 		if old, known := before[id]; !known || old.Revision != op.Revision {

@@ -33,7 +33,8 @@ type former struct {
 }
 
 type bookContent struct {
-	// Joined says that this member joined a cluster that others began.
+	// Joined says that this member belongs to a cluster of which others have the logs: it
+	// joined it, or began it and has given its logs up. What it has itself, its disk says.
 	Joined bool                    `json:"joined"`
 	Peers  map[string]cluster.Peer `json:"peers"`
 	// Moved are members that were given another address here, on this machine's disk,
@@ -63,7 +64,7 @@ func openBook(dir string) (*book, error) {
 	return b, nil
 }
 
-// joined reports whether this member joined a cluster that others began.
+// joined reports whether this member belongs to a cluster of which others have the logs.
 func (b *book) joined() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -140,6 +141,35 @@ func (b *book) ids(self string) []string {
 	return ids
 }
 
+// controllers are the other members that have the logs, as it was last known.
+func (b *book) controllers(self string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for id, peer := range b.content.Peers {
+		if id != self && peer.Control {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// join notes that this member belongs to a cluster of which others have the logs.
+func (b *book) join() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.content.Joined {
+		return nil
+	}
+	content := b.content
+	content.Joined = true
+	if err := writeBook(b.path, content); err != nil {
+		return err
+	}
+	b.content = content
+	return nil
+}
+
 // others is how many members there are besides the one with that ID.
 func (b *book) others(id string) int {
 	b.mu.Lock()
@@ -153,11 +183,11 @@ func (b *book) others(id string) int {
 
 // follow takes the members over from the state plane. It returns those that are gone,
 // and those that are elsewhere by now.
-func (b *book) follow(view *store.View) (gone, elsewhere []string, err error) {
+func (b *book) follow(view *store.View, controls func(memberID string) bool) (gone, elsewhere []string, err error) {
 	peers := map[string]cluster.Peer{}
 	for _, m := range view.Members() {
 		if m.Address != "" && m.Config[store.LostKey] == "" {
-			peers[m.ID] = cluster.Peer{ID: m.ID, Name: m.Name, Address: m.Address}
+			peers[m.ID] = cluster.Peer{ID: m.ID, Name: m.Name, Address: m.Address, Control: controls(m.ID)}
 		}
 	}
 	b.mu.Lock()

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -37,7 +40,8 @@ func listDatabaseCommand() *cobra.Command {
 		Short: "Show who votes, as this member's own logs have it",
 		Long: `list-database shows what each member does for the two logs, the database and the
 coordination, as this member knows it: from the running daemon, or from the disk
-when there is none. It works without a majority.`,
+when there is none. It works without a majority. A worker has no logs, and shows
+what it heard last.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			shown, err := databaseOf(cmd)
@@ -55,6 +59,10 @@ when there is none. It works without a majority.`,
 				out.AppendRow(table.Row{name, m.Address, m.Database, m.Coordination, m.ID})
 			}
 			out.Render()
+			if shown.Worker {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "This member is a worker, without a database: it shows what it heard last.")
+				return err
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "This member has the database up to revision %d.\n", shown.Revision)
 			return err
 		},
@@ -74,36 +82,70 @@ func databaseOf(cmd *cobra.Command) (rest.InternalDatabase, error) {
 	if err != nil {
 		return rest.InternalDatabase{}, err
 	}
-	database, err := store.Inspect(filepath.Join(dir, "database"))
+	found, err := partsOnDisk(cmd.Context(), dir)
 	if err != nil {
 		return rest.InternalDatabase{}, err
 	}
-	voters, err := coord.VotersOnDisk(cmd.Context(), filepath.Join(dir, "raft"))
-	if err != nil {
-		return rest.InternalDatabase{}, err
-	}
-	identity, err := pki.Open(dir, pki.Options{})
-	if err != nil {
-		return rest.InternalDatabase{}, err
-	}
-	return describeDatabase(known, identity.MemberID(), database.Revision, database.Roles, voters), nil
+	return found.describe(known), nil
 }
 
-// describeDatabase puts together what the book and the two logs say of the members.
-func describeDatabase(known *book, self string, revision state.Revision, roles map[string]store.Role, voters []string) rest.InternalDatabase {
-	shown := rest.InternalDatabase{Self: self, Revision: int64(revision)}
-	ids := append(known.ids(""), voters...)
-	for id := range roles {
-		ids = append(ids, id)
+// parts is who takes part in the two logs, as one member knows it.
+type parts struct {
+	self     string
+	revision state.Revision
+	// database and coord are from this member's own logs, and empty when it has no such
+	// log, or an empty one.
+	database, coord map[string]store.Role
+	// heard is what the cluster has decided, as far as this member heard of it; nil when
+	// only the book says something.
+	heard map[string]store.Role
+}
+
+// partsOnDisk reads them while no daemon runs.
+func partsOnDisk(ctx context.Context, dir string) (parts, error) {
+	identity, err := pki.Open(dir, pki.Options{})
+	if err != nil {
+		return parts{}, err
+	}
+	database, err := store.Inspect(filepath.Join(dir, "database"))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return parts{}, err
+	}
+	seats, err := coord.SeatsOnDisk(ctx, filepath.Join(dir, "raft"))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return parts{}, err
+	}
+	return parts{
+		self: identity.MemberID(), revision: database.Revision, database: database.Roles, coord: cluster.SeatRoles(seats),
+	}, nil
+}
+
+// describe puts together what the book and the two logs say of the members.
+func (p parts) describe(known *book) rest.InternalDatabase {
+	shown := rest.InternalDatabase{Self: p.self, Revision: int64(p.revision), Worker: len(p.database) == 0 && len(p.coord) == 0}
+	ids := known.ids("")
+	for _, roles := range []map[string]store.Role{p.database, p.coord, p.heard} {
+		ids = slices.AppendSeq(ids, maps.Keys(roles))
 	}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		peer, _ := known.find(id)
-		row := rest.InternalDatabaseMember{ID: id, Name: peer.Name, Address: peer.Address, Database: string(roles[id])}
-		if slices.Contains(voters, id) {
-			row.Coordination = string(store.Voter)
+		role := func(log map[string]store.Role) string {
+			roles := log
+			if len(roles) == 0 {
+				roles = p.heard
+			}
+			switch role, there := roles[id]; {
+			case there:
+				return string(role)
+			case roles == nil && peer.Control && id != p.self:
+				return "voter or stand-by"
+			}
+			return string(store.Worker)
 		}
-		shown.Members = append(shown.Members, row)
+		shown.Members = append(shown.Members, rest.InternalDatabaseMember{
+			ID: id, Name: peer.Name, Address: peer.Address, Database: role(p.database), Coordination: role(p.coord),
+		})
 	}
 	slices.SortStableFunc(shown.Members, func(a, b rest.InternalDatabaseMember) int { return strings.Compare(a.Name, b.Name) })
 	return shown

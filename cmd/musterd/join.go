@@ -185,7 +185,7 @@ func finishJoining(dir string) error {
 
 // dropLogs removes both consensus logs, with all that they hold.
 func dropLogs(dir string) error {
-	for _, logs := range []string{"database", "raft"} {
+	for _, logs := range []string{"database", "raft", "database.gone", "raft.gone"} {
 		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
 			return err
 		}
@@ -211,6 +211,10 @@ func (m *member) awaitMembership(ctx context.Context) error {
 	for {
 		asking, cancel := context.WithTimeout(ctx, time.Second)
 		err := m.store.Barrier(asking)
+		if err == nil {
+			// Who is alive and what is under way is to be known from the first answer on.
+			err = m.coord.WaitFilled(asking)
+		}
 		cancel()
 		if err == nil {
 			if _, err := m.store.View().MemberByID(m.identity.MemberID()); err == nil {

@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"muster/cluster"
 	"muster/cluster/coord"
 	"muster/rpc/mux"
 	"muster/rpc/peer"
@@ -23,6 +25,8 @@ type planes struct {
 	store atomic.Pointer[store.Store]
 	coord atomic.Pointer[coord.Node]
 	rest  atomic.Pointer[rest.Server]
+	// cluster knows what this member holds of the logs.
+	cluster atomic.Pointer[cluster.Cluster]
 }
 
 var errStarting = state.Errorf(state.ErrUnavailable, "the member is starting")
@@ -67,6 +71,30 @@ func (p *planes) ProposeEncoded(ctx context.Context, data []byte) (uint64, error
 	return 0, coord.ErrNotApplied
 }
 
+// Relay implements peer.Coord.
+func (p *planes) Relay(ctx context.Context, since uint64, send func(coord.Batch) error) error {
+	if n := p.coord.Load(); n != nil {
+		return n.Relay(ctx, since, send)
+	}
+	return errStarting
+}
+
+// Parts implements peer.Control.
+func (p *planes) Parts(ctx context.Context) (state.Parts, error) {
+	if c := p.cluster.Load(); c != nil {
+		return c.Parts(ctx)
+	}
+	return state.Parts{}, errStarting
+}
+
+// Left implements peer.Control.
+func (p *planes) Left(ctx context.Context, log state.Log, memberID string) (bool, error) {
+	if c := p.cluster.Load(); c != nil {
+		return c.Left(ctx, log, memberID)
+	}
+	return false, errStarting
+}
+
 // ServePeer implements peer.Handler.
 func (p *planes) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
 	if s := p.rest.Load(); s != nil {
@@ -80,12 +108,88 @@ func (p *planes) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.C
 type streams struct{ m *member }
 
 // Listener implements coord.StreamLayer.
-func (s streams) Listener() net.Listener { return s.m.mux.Listener(mux.Raft) }
+func (s streams) Listener() net.Listener { return s.m.raft.listen() }
 
 // Dial implements coord.StreamLayer.
 func (s streams) Dial(ctx context.Context, id string) (net.Conn, error) {
 	return s.m.dial(ctx, id, mux.Raft)
 }
+
+// desk hands the connections of one protocol to who listens at the moment. A worker has
+// nobody who does: its guests are sent away.
+type desk struct {
+	mu      sync.Mutex
+	present *window // guarded by mu; nil when nobody listens
+}
+
+// window is where one listener takes its connections.
+type window struct {
+	desk   *desk
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// listen opens the desk, in place of who had it before.
+func (d *desk) listen() net.Listener {
+	w := &window{desk: d, conns: make(chan net.Conn), closed: make(chan struct{})}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.present = w
+	return w
+}
+
+// serve hands out the connections of listener until that is closed.
+func (d *desk) serve(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			d.hand(conn)
+		}
+	}
+}
+
+func (d *desk) hand(conn net.Conn) {
+	d.mu.Lock()
+	w := d.present
+	d.mu.Unlock()
+	if w == nil {
+		_ = conn.Close() // whoever called learns what it must: nobody is there
+		return
+	}
+	select {
+	case w.conns <- conn:
+	case <-w.closed:
+		_ = conn.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (w *window) Accept() (net.Conn, error) {
+	select {
+	case conn := <-w.conns:
+		return conn, nil
+	case <-w.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (w *window) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	w.desk.mu.Lock()
+	defer w.desk.mu.Unlock()
+	if w.desk.present == w {
+		w.desk.present = nil
+	}
+	return nil
+}
+
+// Addr implements net.Listener.
+func (w *window) Addr() net.Addr { return &net.TCPAddr{} }
 
 // dial connects to a member by its ID.
 func (m *member) dial(ctx context.Context, id, protocol string) (net.Conn, error) {
@@ -187,10 +291,16 @@ func (m *member) resolve(name string) (string, error) {
 // answerPeers serves the other members until ctx ends.
 func (m *member) answerPeers(ctx context.Context) {
 	m.background.Go(func() {
-		local := peer.Local{Store: &m.planes, Coord: &m.planes, Handler: &m.planes}
+		local := peer.Local{Store: &m.planes, Coord: &m.planes, Control: &m.planes, Handler: &m.planes}
 		if err := peer.Serve(ctx, m.peerConfig(), m.mux.Listener(mux.GRPC), local); err != nil {
 			m.log.Error("answer the other members", "error", err)
 		}
+	})
+	votes := m.mux.Listener(mux.Raft)
+	stopVotes := context.AfterFunc(ctx, func() { _ = votes.Close() })
+	m.background.Go(func() {
+		defer stopVotes()
+		m.raft.serve(votes)
 	})
 	listener := m.mux.Listener(mux.Dqlite)
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
@@ -240,11 +350,38 @@ func (m *member) reconnect(ctx context.Context, elsewhere []string) {
 	})
 }
 
+// controllers are the other members that have the logs, as far as this one knows; all
+// others while it knows of none.
+func (m *member) controllers() []string {
+	self := m.identity.MemberID()
+	var ids []string
+	if n := m.planes.coord.Load(); n != nil && n.Applied() > 0 {
+		for _, known := range n.Members() {
+			if known.ID != self && cluster.Controls(known) && known.Verdict != coord.Offline {
+				ids = append(ids, known.ID)
+			}
+		}
+	} else if time.Since(m.began) < bookTrusted {
+		ids = m.book.controllers(self)
+	}
+	if len(ids) == 0 {
+		return m.book.ids(self)
+	}
+	return ids
+}
+
+// bookTrusted is how long a member that starts asks only those that had the logs when it
+// stopped. If none of them is there any more, any member knows who has.
+const bookTrusted = 3 * time.Second
+
+// bookEvery is how often the book is compared with who has the logs.
+const bookEvery = 2 * time.Second
+
 // keepBook keeps the book up to date, and cuts off whoever is a member no longer.
 func (m *member) keepBook(ctx context.Context) error {
 	for {
 		view := m.store.View()
-		gone, elsewhere, err := m.book.follow(view)
+		gone, elsewhere, err := m.book.follow(view, m.cluster.Controls)
 		if err != nil {
 			m.log.Error("write down where the members are", "error", err)
 		}
@@ -254,9 +391,13 @@ func (m *member) keepBook(ctx context.Context) error {
 			m.book.wasCut(id)
 		}
 		m.reconnect(ctx, elsewhere)
-		if err := m.store.WaitRevision(ctx, view.Revision()+1); ctx.Err() != nil {
+		waiting, cancel := context.WithTimeout(ctx, bookEvery)
+		err = m.store.WaitRevision(waiting, view.Revision()+1)
+		late := waiting.Err() != nil
+		cancel()
+		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx is how this ends
-		} else if err != nil {
+		} else if err != nil && !late {
 			return err
 		}
 	}

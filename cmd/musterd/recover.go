@@ -42,7 +42,8 @@ without instances are removed, the others stay listed as offline until
 Run it on one member only, when most of those that "musterd cluster list-database"
 shows as voters will never come back. If several are left, choose the one with the
 greatest revision, and let the others join again afterwards: "musterd cluster
-forget" makes each a server of its own.`,
+forget" makes each a server of its own. A worker has nothing to go on from; those
+that are left are given up like all others.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := directory()
@@ -95,6 +96,13 @@ func recoverable(ctx context.Context, dir string) ([]cluster.Peer, error) {
 	if known.others(identity.MemberID()) == 0 {
 		return nil, state.Errorf(state.ErrConflict, "this member is the only one of its cluster: there is nothing to recover from")
 	}
+	found, err := partsOnDisk(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := found.copies(); err != nil {
+		return nil, err
+	}
 	var lost []cluster.Peer
 	for _, id := range known.ids(identity.MemberID()) {
 		peer, _ := known.find(id)
@@ -102,11 +110,29 @@ func recoverable(ctx context.Context, dir string) ([]cluster.Peer, error) {
 	}
 	slices.SortFunc(lost, func(a, b cluster.Peer) int { return strings.Compare(a.Name, b.Name) })
 	for _, peer := range lost {
-		if answersAs(ctx, identity, peer) {
+		if !answersAs(ctx, identity, peer) {
+			continue
+		}
+		if _, has := found.database[peer.ID]; has {
 			return nil, state.Errorf(state.ErrConflict, "member %q answers at %s, so it is not lost: start enough members for a majority, or stop it if its database is not to be used any more", peer.Name, peer.Address)
 		}
+		return nil, state.Errorf(state.ErrConflict, "member %q answers at %s: it is a worker, and knows what this member may not: stop it, and let it join again afterwards", peer.Name, peer.Address)
 	}
 	return lost, nil
+}
+
+// copies refuses a member that does not have both logs, before anything is changed.
+func (p parts) copies() error {
+	role := p.database[p.self]
+	switch {
+	case len(p.database) == 0 && len(p.coord) == 0:
+		return state.Errorf(state.ErrConflict, "this member is a worker and has no copy of the database: recover on one that voted or stood by (\"musterd cluster list-database\"), then \"musterd cluster forget\" here, and join again")
+	case role != store.Voter && role != store.Standby:
+		return state.Errorf(state.ErrConflict, "this member has no copy of the database: recover on one that voted or stood by")
+	case len(p.coord) == 0:
+		return state.Errorf(state.ErrConflict, "this member has the database and no copy of the coordination log: recover on one that has both")
+	}
+	return nil
 }
 
 // answersAs reports whether the very member answers at its address, and not another

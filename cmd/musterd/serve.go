@@ -54,6 +54,8 @@ type member struct {
 	book     *book
 	peers    *peer.Peers
 	planes   planes
+	raft     desk
+	began    time.Time
 	events   *cluster.Events
 	ops      *cluster.Operations
 	runtime  runtime.Runtime
@@ -137,7 +139,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		}
 		return *local, nil
 	}
-	m := &member{dir: dir, ended: make(chan struct{}), socket: socket}
+	m := &member{dir: dir, began: time.Now(), ended: make(chan struct{}), socket: socket}
 	defer m.close(ctx)
 	err = m.open(ctx, log, group)
 	if errors.Is(err, errEnded) {
@@ -279,7 +281,8 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		}
 	}
 	m.coord, err = coord.Open(ctx, coord.Config{
-		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Streams: streams{m}, Forward: m.peers, Log: m.log,
+		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Worker: joined, Streams: streams{m}, Forward: m.peers,
+		Follow: m.peers, Sources: m.controllers, Log: m.log,
 	})
 	if err != nil {
 		return err
@@ -292,7 +295,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.store, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(m.dir, "database"), Log: m.log,
 		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
-		Join:   joined, Patient: others, Remote: m.peers, Others: func() []string { return m.book.ids(id) },
+		Worker: joined, Patient: others, Remote: m.peers, Others: m.controllers,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.Dqlite) },
 	})
 	if err != nil {
@@ -319,12 +322,14 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Virtual: &virtual{m: m},
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
+		Virtual: &virtual{m: m}, Joined: m.book.join,
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})
 	if err != nil {
 		return err
 	}
+	m.planes.cluster.Store(m.cluster)
 	if m.rest, err = rest.New(m.restConfig(group)); err != nil {
 		return err
 	}
@@ -607,15 +612,28 @@ func (m *member) end() { m.endOnce.Do(func() { close(m.ended) }) }
 
 // Database implements rest.Daemon.
 func (m *member) Database(ctx context.Context) (rest.InternalDatabase, error) {
-	roles, err := m.store.Roles(ctx)
+	found := parts{self: m.identity.MemberID(), revision: m.store.View().Revision()}
+	part, err := m.store.Part(ctx)
 	if err != nil {
 		return rest.InternalDatabase{}, err
 	}
-	voters, err := m.coord.Voters()
-	if err != nil {
-		return rest.InternalDatabase{}, err
+	if part == state.PartUsed {
+		if found.database, err = m.store.Roles(ctx); err != nil {
+			return rest.InternalDatabase{}, err
+		}
 	}
-	return describeDatabase(m.book, m.identity.MemberID(), m.store.View().Revision(), roles, voters), nil
+	if m.coord.Part() == state.PartUsed {
+		seats, err := m.coord.Seats()
+		if err != nil {
+			return rest.InternalDatabase{}, err
+		}
+		found.coord = cluster.SeatRoles(seats)
+	}
+	found.heard = map[string]store.Role{}
+	for _, known := range m.coord.Members() {
+		found.heard[known.ID] = cluster.RoleOf(known)
+	}
+	return found.describe(m.book), nil
 }
 
 // Query implements rest.Daemon.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
+	"muster/cluster/coord"
 	peerpb "muster/rpc/peer/proto"
 	"muster/rpc/rest"
 	"muster/state"
@@ -43,6 +44,7 @@ type Config struct {
 type Local struct {
 	Store   Store
 	Coord   Coord
+	Control Control
 	Handler Handler
 }
 
@@ -58,6 +60,14 @@ type Store interface {
 // implements it.
 type Coord interface {
 	ProposeEncoded(ctx context.Context, data []byte) (uint64, error)
+	Relay(ctx context.Context, since uint64, send func(coord.Batch) error) error
+}
+
+// Control is what members ask each other about their parts in the logs;
+// *cluster.Cluster implements it.
+type Control interface {
+	Parts(ctx context.Context) (state.Parts, error)
+	Left(ctx context.Context, log state.Log, memberID string) (bool, error)
 }
 
 // Handler answers REST requests that another member forwards; *rest.Server
@@ -163,7 +173,7 @@ func Serve(ctx context.Context, cfg Config, listener net.Listener, local Local) 
 	)
 	requests := newRequests(cfg.Log, local.Handler)
 	peerpb.RegisterStateServer(server, stateServer{store: local.Store})
-	peerpb.RegisterCoordServer(server, coordServer{coord: local.Coord})
+	peerpb.RegisterCoordServer(server, coordServer{coord: local.Coord, control: local.Control})
 	peerpb.RegisterRequestsServer(server, requests)
 	var serving sync.WaitGroup
 	serving.Go(requests.serve)

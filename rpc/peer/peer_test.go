@@ -66,6 +66,60 @@ func (f *fake) ProposeEncoded(_ context.Context, data []byte) (uint64, error) {
 	return uint64(len(data)), f.err
 }
 
+func (f *fake) Relay(ctx context.Context, since uint64, send func(coord.Batch) error) error {
+	for _, batch := range []coord.Batch{
+		{Snapshot: []byte(`{"applied":3}`), Leader: "cat"}, {Entries: []coord.LogEntry{{Index: since, Data: []byte("e")}, {Index: since + 2}}, Leader: "dog"}, {},
+	} {
+		if err := send(batch); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (f *fake) Parts(context.Context) (state.Parts, error) {
+	return state.Parts{Coord: state.PartUsed, Database: state.PartFresh}, f.err
+}
+
+func (f *fake) Left(_ context.Context, log state.Log, member string) (bool, error) {
+	return log == state.LogDatabase && member == "dog", f.err
+}
+
+// What a worker follows, and what members tell each other of their parts.
+func TestTheLogIsFollowedAndPartsAreTold(t *testing.T) {
+	far := &fake{}
+	ant, end := pair(t, far)
+	var got []coord.Batch
+	enough := errors.New("enough")
+	err := ant.Follow(t.Context(), "bee", 5, func(batch coord.Batch) error {
+		if got = append(got, batch); len(got) == 3 {
+			return enough
+		}
+		return nil
+	})
+	want := []coord.Batch{
+		{Snapshot: []byte(`{"applied":3}`), Leader: "cat"}, {Entries: []coord.LogEntry{{Index: 5, Data: []byte("e")}, {Index: 7}}, Leader: "dog"}, {},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, enough) {
+		t.Errorf("followed (%v):\n%s", err, diff)
+	}
+	held, err := ant.Parts(t.Context(), "bee")
+	if diff := cmp.Diff(state.Parts{Coord: state.PartUsed, Database: state.PartFresh}, held); diff != "" || err != nil {
+		t.Errorf("parts (%v):\n%s", err, diff)
+	}
+	for log, want := range map[state.Log]bool{state.LogCoord: false, state.LogDatabase: true} {
+		if left, err := ant.Left(t.Context(), "bee", log, "dog"); err != nil || left != want {
+			t.Errorf("left %s: %v, %v; want %v", log, left, err, want)
+		}
+	}
+	far.err = state.Errorf(state.ErrUnavailable, "it does not lead")
+	if left, err := ant.Left(t.Context(), "bee", state.LogCoord, "dog"); left || !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("left where nobody leads: %v, %v", left, err)
+	}
+	end()
+}
+
 func (f *fake) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
 	f.handler(w, r, caller)
 }
@@ -112,7 +166,7 @@ func pair(t *testing.T, far *fake) (ant *peer.Peers, end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := peer.Serve(ctx, cfg, muxes["bee"].Listener(mux.GRPC), peer.Local{Store: far, Coord: far, Handler: far}); err != nil {
+		if err := peer.Serve(ctx, cfg, muxes["bee"].Listener(mux.GRPC), peer.Local{Store: far, Coord: far, Control: far, Handler: far}); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

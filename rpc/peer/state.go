@@ -122,7 +122,7 @@ func (s stateServer) Watch(r *peerpb.WatchRequest, stream grpc.ServerStreamingSe
 }
 
 func batchToWire(batch store.Batch) (*peerpb.WatchResponse, error) {
-	piece := &peerpb.WatchResponse{Snapshot: batch.Snapshot, Revision: int64(batch.Revision), Records: make([]*peerpb.Record, len(batch.Records))}
+	piece := &peerpb.WatchResponse{Snapshot: batch.Snapshot, Revision: int64(batch.Revision), Leader: batch.Leader, Records: make([]*peerpb.Record, len(batch.Records))}
 	for i, record := range batch.Records {
 		sent := &peerpb.Record{
 			Revision: int64(record.Revision), Index: int64(record.Index), Kind: string(record.Kind),
@@ -142,7 +142,7 @@ func batchToWire(batch store.Batch) (*peerpb.WatchResponse, error) {
 
 func batchFromWire(piece *peerpb.WatchResponse) (store.Batch, error) {
 	batch := store.Batch{
-		Snapshot: piece.GetSnapshot(), Revision: state.Revision(piece.GetRevision()), Records: make([]store.Record, len(piece.GetRecords())),
+		Snapshot: piece.GetSnapshot(), Revision: state.Revision(piece.GetRevision()), Leader: piece.GetLeader(), Records: make([]store.Record, len(piece.GetRecords())),
 	}
 	for i, sent := range piece.GetRecords() {
 		record := store.Record{

@@ -65,9 +65,11 @@ type InternalShutdown struct {
 // InternalDatabase is the answer to GET /internal/database.
 type InternalDatabase struct {
 	// Self is this member's ID, Revision how far it has the database.
-	Self     string                   `json:"self"`
-	Revision int64                    `json:"revision"`
-	Members  []InternalDatabaseMember `json:"members"`
+	Self     string `json:"self"`
+	Revision int64  `json:"revision"`
+	// Worker says that this member has neither log, and shows what it heard last.
+	Worker  bool                     `json:"worker"`
+	Members []InternalDatabaseMember `json:"members"`
 }
 
 // InternalDatabaseMember is what a member does for the two logs.
@@ -75,7 +77,8 @@ type InternalDatabaseMember struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	// Database is voter, stand-by, spare or empty; Coordination is voter or empty.
+	// Database and Coordination are voter, stand-by, spare or worker; or "voter or
+	// stand-by", when this member knows no more.
 	Database     string `json:"database"`
 	Coordination string `json:"coordination"`
 }

@@ -27,7 +27,7 @@ func (s *Store) ApplyAs(ctx context.Context, origin Origin, command Command) (Re
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
-		if leader != s.node.address {
+		if leader != s.cfg.Member.ID {
 			return s.cfg.Remote.Apply(ctx, leader, envelope)
 		}
 		return s.ApplyEnvelope(ctx, envelope)
@@ -46,7 +46,7 @@ func (s *Store) ApplyEnvelope(ctx context.Context, envelope Envelope) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	a := s.writer.do(ctx, &request{envelope: envelope, command: command})
+	a := s.do(ctx, &request{envelope: envelope, command: command})
 	return inWords(a)
 }
 
@@ -69,7 +69,7 @@ const retryAfter = 20 * time.Millisecond
 func (s *Store) lead(ctx context.Context, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
 	unknown := false
 	for {
-		if leader := s.guide(ctx); leader == s.node.address || leader != "" && s.cfg.Remote != nil {
+		if leader := s.guide(ctx); leader == s.cfg.Member.ID || leader != "" && s.cfg.Remote != nil {
 			result, err := s.askWhileLeading(ctx, leader, ask)
 			switch {
 			case errors.Is(err, errClosed), err != nil && !errors.Is(err, state.ErrUnavailable):
@@ -83,7 +83,7 @@ func (s *Store) lead(ctx context.Context, ask func(ctx context.Context, leader s
 		select {
 		case <-time.After(retryAfter):
 			continue
-		case <-s.writer.gone:
+		case <-s.background.Done():
 			return Result{}, errClosed
 		case <-ctx.Done():
 		}
@@ -107,7 +107,7 @@ const silence = 100 * time.Millisecond
 // longer: one that was cut off or paused says nothing, and its successor may be there
 // long before the caller's patience ends.
 func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
-	if leader == s.node.address {
+	if leader == s.cfg.Member.ID {
 		return ask(ctx, leader)
 	}
 	asking, cancel := context.WithCancel(ctx)
@@ -134,12 +134,17 @@ func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx
 func (s *Store) guide(ctx context.Context) string {
 	leader := s.findLeader(ctx)
 	if ctx.Err() == nil {
-		s.seen.Store(leader)
-		if now := time.Now(); leader != "" {
-			s.led.Store(&now)
-		}
+		s.saw(leader)
 	}
 	return leader
+}
+
+// saw records who leads, as it was found just now; "" when nobody is known to.
+func (s *Store) saw(leader string) {
+	s.seen.set(leader)
+	if now := time.Now(); leader != "" {
+		s.led.Store(&now)
+	}
 }
 
 // staleAfter is how long nobody may lead before the View counts as old: an election
@@ -161,18 +166,14 @@ func (s *Store) Stale() time.Duration {
 // LeaderSeen is the leader's ID as of the last look, a fraction of a second ago, or ""
 // when nobody was known to lead. Unlike Leader it asks nobody and so never waits.
 func (s *Store) LeaderSeen() string {
-	if s.writer.leading.Load() {
-		return s.node.address
+	if s.leading() {
+		return s.cfg.Member.ID
 	}
-	seen, _ := s.seen.Load().(string)
-	return seen
+	return s.seen.get()
 }
 
 func (s *Store) findLeader(ctx context.Context) string {
-	if s.writer.leading.Load() {
-		return s.node.address
-	}
-	leader, err := s.node.leader(ctx)
+	leader, err := s.KnownLeader(ctx)
 	if err != nil {
 		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
 		return ""
@@ -183,7 +184,7 @@ func (s *Store) findLeader(ctx context.Context) string {
 	return s.askAround(ctx)
 }
 
-// askAround asks all other members at once and takes the first answer, be it of the
+// askAround asks the other control members at once and takes the first answer, be it of the
 // own node, which may find out while another member is silent.
 func (s *Store) askAround(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -210,7 +211,7 @@ func (s *Store) askAround(ctx context.Context) string {
 		case leader = <-answers:
 			waiting--
 		case <-look.C:
-			leader, _ = s.node.leader(ctx) // it is looked again
+			leader, _ = s.KnownLeader(ctx) // it is looked again
 		}
 		if leader != "" {
 			return leader
@@ -222,10 +223,15 @@ func (s *Store) askAround(ctx context.Context) string {
 // KnownLeader answers another member: the ID of the leader as far as this member
 // knows without asking, or "".
 func (s *Store) KnownLeader(ctx context.Context) (string, error) {
-	if s.writer.leading.Load() {
-		return s.node.address, nil
+	st := s.seat.Load()
+	if st == nil {
+		told, _ := s.told.Load().(string)
+		return told, nil
 	}
-	return s.node.leader(ctx)
+	if st.writer.leading.Load() {
+		return s.cfg.Member.ID, nil
+	}
+	return st.node.leader(ctx)
 }
 
 // Barrier returns when this member's View shows everything that was acknowledged
@@ -234,11 +240,11 @@ func (s *Store) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
-		if leader != s.node.address {
+		if leader != s.cfg.Member.ID {
 			revision, err := s.cfg.Remote.Revision(ctx, leader)
 			return Result{Revision: revision}, err
 		}
-		return inWords(s.writer.do(ctx, &request{barrier: true}))
+		return inWords(s.do(ctx, &request{barrier: true}))
 	})
 	if err != nil {
 		return err
@@ -249,89 +255,9 @@ func (s *Store) Barrier(ctx context.Context) error {
 // LeaderRevision answers the Barrier of another member: the revision of the last
 // change that was acknowledged. ErrUnavailable when this member does not lead.
 func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
-	result, err := inWords(s.writer.do(ctx, &request{barrier: true}))
+	result, err := inWords(s.do(ctx, &request{barrier: true}))
 	if err == nil && result.NotLeader {
 		err = state.Errorf(state.ErrUnavailable, "%w", errNotLeading)
 	}
 	return result.Revision, err
-}
-
-// follow keeps this member's View up to date while another member leads. It
-// returns when ctx is done.
-func (s *Store) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		s.stepDown(ctx)
-		if leader := s.guide(ctx); leader != "" && leader != s.node.address {
-			s.followLeader(ctx, leader)
-		}
-		select {
-		case <-time.After(10 * retryAfter):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// stepDown has the writer find out that it leads no longer, when that is so. It would
-// by itself with the next command; until then this member would take itself for the
-// leader, and its View would follow nobody.
-func (s *Store) stepDown(ctx context.Context) {
-	if !s.writer.leading.Load() {
-		return
-	}
-	if leader, err := s.node.leader(ctx); err == nil && leader != s.node.address {
-		// What the session cannot do any more ends it; that is all that is wanted.
-		_ = s.writer.do(ctx, &request{barrier: true})
-	}
-}
-
-// followLeader takes the stream of one leader until it breaks off or another
-// member leads.
-func (s *Store) followLeader(ctx context.Context, leader string) {
-	ctx, cancel := context.WithCancel(ctx)
-	var guard sync.WaitGroup
-	guard.Go(func() {
-		for ctx.Err() == nil && s.guide(ctx) == leader {
-			select {
-			case <-time.After(10 * retryAfter):
-			case <-ctx.Done():
-			}
-		}
-		cancel()
-	})
-	err := s.cfg.Remote.Watch(ctx, leader, s.View().Revision(), s.receive)
-	cancel()
-	guard.Wait()
-	s.cfg.Log.DebugContext(ctx, "the stream of changes ended", "leader_id", leader, "error", err)
-}
-
-// receive makes visible what the leader sent.
-func (s *Store) receive(batch Batch) error {
-	if !batch.Snapshot {
-		changes := make([]Change, len(batch.Records))
-		for i := range batch.Records {
-			var err error
-			if changes[i], err = batch.Records[i].change(); err != nil {
-				return err
-			}
-		}
-		if err := s.hub.publish(changes); err != nil {
-			return err
-		}
-		return s.dir.raiseMark(batch.Revision)
-	}
-	if err := s.dir.checkMark(batch.Revision); err != nil {
-		return err
-	}
-	objects := make([]object, len(batch.Records))
-	for i, record := range batch.Records {
-		noun, err := decodeNoun(record.Kind, record.After)
-		if err != nil {
-			return err
-		}
-		objects[i] = object{record.Kind, noun}
-	}
-	if err := s.hub.reset(batch.Revision, objects, nil); err != nil {
-		return err
-	}
-	return s.dir.raiseMark(batch.Revision)
 }

@@ -26,6 +26,7 @@ type lab struct {
 	stores  map[string]*Store
 	cut     map[string]bool
 	streams map[string][]func() // what ends when the member is cut off
+	mute    map[string]bool     // whose streams stay open and say nothing
 }
 
 // labMember is how one member sees the others. It is their Remote.
@@ -36,7 +37,7 @@ type labMember struct {
 
 func newLab(t *testing.T, members int) *lab {
 	t.Helper()
-	l := &lab{stores: map[string]*Store{}, cut: map[string]bool{}, streams: map[string][]func(){}}
+	l := &lab{stores: map[string]*Store{}, cut: map[string]bool{}, streams: map[string][]func(){}, mute: map[string]bool{}}
 	for n := range members {
 		id := fmt.Sprintf("m%d", n)
 		m := labMember{l, id}
@@ -145,7 +146,43 @@ func (m labMember) Watch(ctx context.Context, id string, since state.Revision, s
 	if err != nil {
 		return err
 	}
-	return s.Watch(ctx, since, send)
+	return s.Watch(ctx, since, func(batch Batch) error {
+		m.lab.mu.Lock()
+		mute := m.lab.mute[id]
+		m.lab.mu.Unlock()
+		if mute {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return send(batch)
+	})
+}
+
+// worker opens a member without a node of its own.
+func (l *lab) worker(t *testing.T, id, dir string) *Store {
+	t.Helper()
+	m := labMember{l, id}
+	s, err := Open(t.Context(), Config{
+		Dir: filepath.Join(dir, "database"), Member: state.Member{ID: id}, Worker: true,
+		Dial: m.dial, Remote: m, Others: m.control, NetworkLatency: 5 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	l.stores[id] = s
+	l.mu.Unlock()
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// control are the other members that may have a node: all but workers.
+func (m labMember) control() []string {
+	return slices.DeleteFunc(m.others(), func(id string) bool {
+		m.lab.mu.Lock()
+		defer m.lab.mu.Unlock()
+		return m.lab.stores[id].seat.Load() == nil
+	})
 }
 
 // isolate cuts members off from all others.
@@ -247,7 +284,7 @@ func TestWithoutAQuorum(t *testing.T) {
 	l.isolate(leader, others[1])
 	s := l.stores[others[0]]
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if id, err := s.Leader(t.Context()); err != nil || id == s.node.address {
+		if id, err := s.Leader(t.Context()); err != nil || id == s.cfg.Member.ID {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -309,8 +346,8 @@ func newInstanceOn(name, member string) CreateInstance {
 // transfer makes another member the leader.
 func (l *lab) transfer(t *testing.T, from, to string) {
 	t.Helper()
-	err := l.stores[from].node.ask(t.Context(), func(c *client.Client) error {
-		return c.Transfer(t.Context(), l.stores[to].dir.owner.NodeID)
+	err := l.stores[from].seat.Load().node.ask(t.Context(), func(c *client.Client) error {
+		return c.Transfer(t.Context(), l.stores[to].seat.Load().dir.owner.NodeID)
 	})
 	if err != nil {
 		t.Fatalf("transfer the leadership to %s: %v", to, err)

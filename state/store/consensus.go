@@ -23,8 +23,11 @@ const (
 	Voter Role = "voter"
 	// Standby has the log and no vote.
 	Standby Role = "stand-by"
-	// Spare is known and has nothing.
+	// Spare is known and has nothing: what a member is between its admission and its
+	// first log.
 	Spare Role = "spare"
+	// Worker is not known at all. No log has it; it is what is wanted of all others.
+	Worker Role = "worker"
 )
 
 var roles = map[Role]client.NodeRole{Voter: client.Voter, Standby: client.StandBy, Spare: client.Spare}
@@ -45,8 +48,12 @@ func nodeNumber(memberID string) uint64 {
 // Roles returns who takes part in the consensus, by member ID, as this member's log
 // has it.
 func (s *Store) Roles(ctx context.Context) (map[string]Role, error) {
+	st := s.seat.Load()
+	if st == nil {
+		return nil, errWorker
+	}
 	found := map[string]Role{}
-	err := s.node.ask(ctx, func(c *client.Client) error {
+	err := st.node.ask(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)
 		for _, node := range nodes {
 			for role, number := range roles {
@@ -69,13 +76,15 @@ func (s *Store) Roles(ctx context.Context) (map[string]Role, error) {
 // doing it again goes on from there. A new voter or stand-by must be running; its
 // step returns when it has caught up.
 func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
-	if leader := s.guide(ctx); leader != s.node.address {
+	self := s.cfg.Member.ID
+	st := s.seat.Load()
+	if leader := s.guide(ctx); leader != self || st == nil {
 		return state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
 	}
-	if wanted[s.node.address] != Voter {
+	if wanted[self] != Voter {
 		return state.Errorf(state.ErrConflict, "the database's leader can't lose its own vote: hand the leadership over first")
 	}
-	return s.node.ask(ctx, func(c *client.Client) error {
+	return st.node.ask(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)
 		if err != nil {
 			return err
@@ -118,21 +127,48 @@ func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 	})
 }
 
+// Left reports whether a member takes no part in the database's log, for certain: nobody
+// counts its votes or what it acknowledged any more. Only the leader knows
+// (ErrUnavailable elsewhere).
+func (s *Store) Left(ctx context.Context, id string) (bool, error) {
+	if leader := s.guide(ctx); leader != s.cfg.Member.ID {
+		return false, state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
+	}
+	absent := func() bool {
+		present, err := s.Roles(ctx)
+		_, there := present[id]
+		return err == nil && len(present) > 0 && !there
+	}
+	if !absent() {
+		return false, nil
+	}
+	// The configuration may not be committed yet; what comes after it then is not
+	// either.
+	if _, err := s.LeaderRevision(ctx); err != nil {
+		return false, err
+	}
+	return absent(), nil
+}
+
 // HandOver makes another voter the leader, before this member goes. It does nothing
 // when this member does not lead or no other votes.
 func (s *Store) HandOver(ctx context.Context) error {
+	st := s.seat.Load()
+	if st == nil {
+		return nil
+	}
 	// The node may lead though nobody has asked the writer for anything since.
-	if leader, err := s.node.leader(ctx); err != nil || leader != s.node.address {
+	if leader, err := st.node.leader(ctx); err != nil || leader != st.node.address {
 		return err
 	}
-	return s.node.ask(ctx, func(c *client.Client) error {
+	return st.node.ask(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)
 		if err != nil {
 			return err
 		}
 		err = nil
 		for _, node := range nodes {
-			if node.Address == s.node.address || node.Role != client.Voter {
+			if node.Address == s.cfg.Member.ID || node.Role != client.Voter {
 				continue
 			}
 			if err = c.Transfer(ctx, node.ID); err == nil {

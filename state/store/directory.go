@@ -42,8 +42,10 @@ type directory struct {
 	mark   *os.File
 	mu     sync.Mutex
 	marked state.Revision
-	// logged says that there is a log; mu guards it.
+	// logged says that there is a log, which mu guards too: a member that was not taken
+	// in yet has none, though its View shows what others have.
 	logged bool
+	closed bool
 }
 
 // openDirectory makes the directory the owner's or checks that it is, before the
@@ -128,12 +130,12 @@ func (d *directory) readMark() error {
 func (d *directory) raiseMark(revision state.Revision) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if revision <= d.marked {
+	if revision <= d.marked || d.closed {
 		return nil
 	}
 	if d.logged = d.logged || d.hasLog(); !d.logged {
-		// A member that has no part in the consensus, or not yet, shows what others
-		// remember; a mark would say that it has lost that when it starts again.
+		// A member that has no part in the consensus yet shows what others remember; a
+		// mark would say that it has lost that when it starts again.
 		return nil
 	}
 	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
@@ -141,15 +143,6 @@ func (d *directory) raiseMark(revision state.Revision) error {
 	}
 	d.marked = revision
 	return nil
-}
-
-// hasLog reports whether the node has begun to write a log.
-func (d *directory) hasLog() bool {
-	entries, err := os.ReadDir(d.path)
-	return err == nil && slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
-		name := entry.Name()
-		return strings.HasPrefix(name, "open-") || closedSegment.MatchString(name) || snapshotFile.MatchString(name)
-	})
 }
 
 // checkMark refuses a state that ends before what was acknowledged.
@@ -171,7 +164,12 @@ func (d *directory) space() (int64, error) {
 	return int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // no file system is that large
 }
 
-func (d *directory) close() error { return d.mark.Close() }
+func (d *directory) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	return d.mark.Close()
+}
 
 // damaged is the error for a database that must not be used.
 func (d *directory) damaged(format string, args ...any) error {
@@ -208,6 +206,15 @@ func (d *directory) inspectLog() (begun, logged bool, err error) {
 		}
 	}
 	return begun || logged, logged, nil
+}
+
+// hasLog reports whether there is a log, by names alone: the node is at work on it.
+func (d *directory) hasLog() bool {
+	entries, err := os.ReadDir(d.path)
+	return err == nil && slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
+		name := entry.Name()
+		return strings.HasPrefix(name, "open-") || snapshotFile.MatchString(name) || closedSegment.MatchString(name)
+	})
 }
 
 var (

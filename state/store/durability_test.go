@@ -277,7 +277,7 @@ func stranger(address string) {
 func TestOtherProcessesAreRefused(t *testing.T) {
 	s := freshStore(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), dialSocket+"="+s.node.socket)
+	cmd.Env = append(os.Environ(), dialSocket+"="+s.seat.Load().node.socket)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "refused") {
 		t.Errorf("a stranger was %s (%v); want refused", out, err)

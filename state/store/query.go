@@ -40,7 +40,7 @@ func (s *Store) Query(ctx context.Context, statement string, args []any, write b
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	a := s.writer.do(ctx, &request{query: &query{statement: statement, args: args, write: write}})
+	a := s.do(ctx, &request{query: &query{statement: statement, args: args, write: write}})
 	result, err := inWords(a)
 	if err == nil && result.NotLeader {
 		err = state.Errorf(state.ErrUnavailable, "not run: %w; ask the member that does", errNotLeading)

@@ -134,6 +134,8 @@ type Batch struct {
 	// Revision is the one that the receiver has reached with this piece.
 	Revision state.Revision
 	Records  []Record
+	// Leader is the leader of the database as the sender knows it, or "".
+	Leader string
 }
 
 // metaOf returns the Meta of a noun.

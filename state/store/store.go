@@ -14,11 +14,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/canonical/go-dqlite"
 
 	"muster/state"
 )
@@ -40,9 +39,13 @@ type Config struct {
 	Dial func(ctx context.Context, memberID string) (net.Conn, error)
 	// Remote reaches the stores of other members, or is nil while there is none.
 	Remote Remote
-	// Others returns the IDs of the other members, which are asked who leads when this
-	// one's log can't tell: libdqlite keeps it from members that have no vote. It may
-	// be nil.
+	// Worker says that this member has no part in the consensus unless Dir is there: its
+	// View follows another member's, and commands go to the leader, until TakePart. Open
+	// does not wait for the View then.
+	Worker bool
+	// Others returns the IDs of the other control members. They are asked who leads when
+	// this one's log can't tell (libdqlite keeps it from members that have no vote), and
+	// a worker follows one of them. It may be nil.
 	Others func() []string
 	// Patient says that there are other members: Open does not wait for the View then,
 	// because the others may need this store's Accept before they can answer.
@@ -69,25 +72,31 @@ type Remote interface {
 
 // Store is the state plane of one member.
 type Store struct {
-	cfg    Config
-	dir    *directory
-	node   *node
-	hub    *hub
-	writer *writer
-	// seen is the leader's ID as of the last look, "" when nobody was known to lead.
-	seen atomic.Value
+	cfg Config
+	hub *hub
+	// seat is nil while this member is a worker; seating is held by who changes it.
+	seat    atomic.Pointer[seat]
+	seating sync.Mutex
+	// seen is the leader as of the last look, told the leader as the member that a worker
+	// follows says.
+	seen *leaderSeen
+	told atomic.Value
 	// led is when somebody was last known to lead.
 	led atomic.Pointer[time.Time]
+	// broken takes why this member must not go on, from one seat after another.
+	broken chan error
 
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	closing sync.Once
-	closed  error
+	// background ends with Close.
+	background context.Context //nolint:containedctx // bounds what Close ends, no call
+	stop       context.CancelFunc
+	running    sync.WaitGroup
+	closing    sync.Once
+	closed     error
 }
 
 // Broken says once that this member's part of the database must not go on, and why: the
 // daemon is to end, so that the others elect another leader.
-func (s *Store) Broken() <-chan error { return s.writer.broken }
+func (s *Store) Broken() <-chan error { return s.broken }
 
 // Open opens the store in cfg.Dir, and returns when this member's View shows what
 // the cluster remembers. A directory that is new becomes a cluster of one member.
@@ -98,37 +107,29 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, state.Errorf(state.ErrInvalid, "a store needs a directory and the member's ID")
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	owner := identity{MemberID: cfg.Member.ID, NodeID: dqlite.BootstrapID}
-	if cfg.Join {
-		owner.NodeID = nodeNumber(cfg.Member.ID)
-	}
-	dir, err := openDirectory(cfg.Dir, owner)
-	if err != nil {
+	if err := finishStandingAside(cfg.Dir); err != nil {
 		return nil, err
 	}
 	hub, err := newHub()
 	if err != nil {
-		return nil, errors.Join(err, dir.close())
+		return nil, err
 	}
-	node, err := startNode(cfg, dir.owner.NodeID)
-	if err != nil {
-		if errors.Is(err, errLog) {
-			err = dir.damaged("%w", err)
-		}
-		return nil, errors.Join(err, dir.close())
-	}
-	s := &Store{cfg: cfg, dir: dir, node: node, hub: hub}
+	s := &Store{cfg: cfg, hub: hub, seen: newLeaderSeen(), broken: make(chan error, 1)}
 	opened := time.Now()
 	s.led.Store(&opened)
-	s.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), broken: make(chan error, 1), gone: make(chan struct{})}
-	// The store outlives the opening, and ends with Close.
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	s.running.Go(func() { s.writer.run(running) })
-	if cfg.Remote != nil {
-		s.running.Go(func() { s.follow(running) })
+	if _, err := os.Stat(cfg.Dir); !cfg.Worker || err == nil {
+		st, err := takeSeat(ctx, cfg, hub, s.broken)
+		if err != nil {
+			return nil, err
+		}
+		s.seat.Store(st)
 	}
-	if !cfg.Join && !cfg.Patient {
+	// The store outlives the opening, and ends with Close.
+	s.background, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if cfg.Remote != nil {
+		s.running.Go(func() { s.follow(s.background) })
+	}
+	if !cfg.Join && !cfg.Patient && !cfg.Worker {
 		if err := s.begin(ctx); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
@@ -158,16 +159,31 @@ func (s *Store) begin(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.stop()
+		s.seating.Lock()
+		defer s.seating.Unlock()
+		st := s.seat.Load()
+		if st != nil {
+			st.stop()
+		}
 		s.running.Wait()
 		s.hub.close()
-		s.closed = errors.Join(s.node.close(), s.dir.close())
+		s.seen.close()
+		if st != nil {
+			s.closed = st.close()
+		}
 	})
 	return s.closed
 }
 
 // Accept hands a muster/dqlite connection of another member to the node, which
 // owns it from then on.
-func (s *Store) Accept(conn net.Conn) { s.node.accept(conn) }
+func (s *Store) Accept(conn net.Conn) {
+	if st := s.seat.Load(); st != nil {
+		st.node.accept(conn)
+		return
+	}
+	_ = conn.Close() // whoever called learns what it must: nobody is there
+}
 
 // View returns the newest state that this member knows.
 func (s *Store) View() *View { return s.hub.view.Load() }

@@ -77,9 +77,12 @@ func (s *Subscription) Next(ctx context.Context) ([]Change, error) {
 
 // Watch sends what another member needs to keep a View like this one's: a snapshot
 // first when since is zero or the changes after it are no longer at hand, then
-// changes as they come. It returns when ctx is done, when send fails or when the
-// store is closed.
+// changes as they come, and a sign of life now and then. It returns when ctx is done,
+// when send fails, when the store is closed or this member is a worker.
 func (s *Store) Watch(ctx context.Context, since state.Revision, send func(Batch) error) error {
+	if s.View().Revision() == 0 && !s.leading() {
+		return state.Errorf(state.ErrUnavailable, "this member shows nothing of the database yet")
+	}
 	for {
 		subscription, err := s.Subscribe(since)
 		if since == 0 || errors.Is(err, state.ErrStale) {
@@ -88,35 +91,44 @@ func (s *Store) Watch(ctx context.Context, since state.Revision, send func(Batch
 				continue // the View was made anew in between
 			}
 			if err == nil {
-				err = sendSnapshot(view, send)
+				err = s.sendSnapshot(view, send)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if err := relay(ctx, subscription, send); !errors.Is(err, state.ErrStale) {
+		if err := s.relay(ctx, subscription, send); !errors.Is(err, state.ErrStale) {
 			return err
 		}
 		since = 0
 	}
 }
 
-func sendSnapshot(view *View, send func(Batch) error) error {
+func (s *Store) sendSnapshot(view *View, send func(Batch) error) error {
 	snapshot, err := view.batch()
 	if err != nil {
 		return err
 	}
+	snapshot.Leader = s.LeaderSeen()
 	return send(snapshot)
 }
 
-// relay sends what a subscription brings.
-func relay(ctx context.Context, subscription *Subscription, send func(Batch) error) error {
+// relay sends what a subscription brings, and who leads when that changes or nothing
+// else happens.
+func (s *Store) relay(ctx context.Context, subscription *Subscription, send func(Batch) error) error {
 	for {
-		changes, err := subscription.Next(ctx)
-		if err != nil {
+		changes, err := s.nextOrBeat(ctx, subscription)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case s.seat.Load() == nil:
+			return errWorker // nobody follows a worker: it may be following them
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+			changes = nil
+		case err != nil:
 			return err
 		}
-		batch := Batch{Revision: changes[len(changes)-1].Revision, Records: make([]Record, len(changes))}
+		batch := Batch{Revision: subscription.after, Leader: s.LeaderSeen(), Records: make([]Record, len(changes))}
 		for i := range changes {
 			if batch.Records[i], err = changes[i].record(); err != nil {
 				return err
@@ -126,6 +138,14 @@ func relay(ctx context.Context, subscription *Subscription, send func(Batch) err
 			return err
 		}
 	}
+}
+
+// nextOrBeat is Next, for as long as the leader is the same and at most for beatEvery.
+func (s *Store) nextOrBeat(ctx context.Context, subscription *Subscription) ([]Change, error) {
+	waiting, cancel := context.WithTimeout(ctx, beatEvery)
+	defer cancel()
+	defer s.seen.onChange(cancel)()
+	return subscription.Next(waiting)
 }
 
 // record encodes the change.

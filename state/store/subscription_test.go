@@ -251,16 +251,11 @@ func TestASubscriptionThatSleepsLosesItsPlace(t *testing.T) {
 func TestWatchKeepsAnotherViewUpToDate(t *testing.T) {
 	s := freshStore(t)
 	populate(t, s)
-	dir, err := openDirectory(t.TempDir(), identity{MemberID: "other", NodeID: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = dir.close() }()
 	hub, err := newHub()
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := &Store{dir: dir, hub: hub}
+	other := &Store{hub: hub, background: t.Context()}
 	ctx, cancel := context.WithCancel(t.Context())
 	var snapshots int
 	var watcher sync.WaitGroup

@@ -1,10 +1,15 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // addresses counts the loopback addresses that this process has given out.
@@ -47,7 +52,50 @@ func ClusterOf(t T, n int, options Options) []*Member {
 	for i, m := range members[1:] {
 		m.Join(first, fmt.Sprintf("m%d", i+2))
 	}
+	// A leader that is killed before the others vote takes the cluster with it.
+	if _, err := first.Settled(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
 	return members
+}
+
+// Crowd starts n more members and makes all of them join the cluster at the same moment.
+// It returns all members, and how long each of the new ones took to be ready as one.
+func Crowd(t T, members []*Member, n int, options Options) (all []*Member, took []time.Duration) {
+	t.Helper()
+	options.NoInit = true
+	first := members[0]
+	members[len(members)-1].holders = nil
+	all = slices.Clone(members)
+	var joins []*exec.Cmd
+	for i := range n {
+		m := Start(t, options)
+		m.holders = nil
+		all = append(all, m)
+		token := Encode(first.Token(fmt.Sprintf("m%d", len(members)+i+1)))
+		joins = append(joins, m.Command("musterd", "init", "--token", token, "--address", m.Address()))
+	}
+	for _, m := range all {
+		m.peers = all
+	}
+	all[len(all)-1].holders = members[:1]
+	took = make([]time.Duration, n)
+	failed := make([]error, n)
+	var joining sync.WaitGroup
+	for i, join := range joins {
+		joining.Go(func() {
+			began := time.Now()
+			if out, err := join.CombinedOutput(); err != nil {
+				failed[i] = fmt.Errorf("m%d joins: %w\n%s", len(members)+i+1, err, out)
+			}
+			took[i] = time.Since(began)
+		})
+	}
+	joining.Wait()
+	if err := errors.Join(failed...); err != nil {
+		t.Fatal(err)
+	}
+	return all, took
 }
 
 // Address is one that the member can listen on and the others reach it at: always the

@@ -255,6 +255,17 @@ func (n *Network) attach(m *Member) error {
 	return own.links.LinkSetUp(cable)
 }
 
+// Traffic is how many bytes have gone over a member's cable, from it and to it.
+func (n *Network) Traffic(m *Member) (sent, received uint64, err error) {
+	link, err := n.hub.links.LinkByName(port(m.cable))
+	if err != nil {
+		return 0, 0, err
+	}
+	// What the switch's end receives the member has sent.
+	statistics := link.Attrs().Statistics
+	return statistics.RxBytes, statistics.TxBytes, nil
+}
+
 // destroy runs when all members are gone.
 func (n *Network) destroy() {
 	spaces := []*space{n.hub}

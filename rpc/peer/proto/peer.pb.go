@@ -25,6 +25,109 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Part is what a member holds of a log.
+type Part int32
+
+const (
+	// The member does not know yet: nothing may be concluded.
+	Part_PART_UNSPECIFIED Part = 0
+	Part_PART_NONE        Part = 1
+	Part_PART_FRESH       Part = 2
+	Part_PART_USED        Part = 3
+)
+
+// Enum value maps for Part.
+var (
+	Part_name = map[int32]string{
+		0: "PART_UNSPECIFIED",
+		1: "PART_NONE",
+		2: "PART_FRESH",
+		3: "PART_USED",
+	}
+	Part_value = map[string]int32{
+		"PART_UNSPECIFIED": 0,
+		"PART_NONE":        1,
+		"PART_FRESH":       2,
+		"PART_USED":        3,
+	}
+)
+
+func (x Part) Enum() *Part {
+	p := new(Part)
+	*p = x
+	return p
+}
+
+func (x Part) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Part) Descriptor() protoreflect.EnumDescriptor {
+	return file_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (Part) Type() protoreflect.EnumType {
+	return &file_peer_proto_enumTypes[0]
+}
+
+func (x Part) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Part.Descriptor instead.
+func (Part) EnumDescriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{0}
+}
+
+type Log int32
+
+const (
+	Log_LOG_UNSPECIFIED Log = 0
+	Log_LOG_COORD       Log = 1
+	Log_LOG_DATABASE    Log = 2
+)
+
+// Enum value maps for Log.
+var (
+	Log_name = map[int32]string{
+		0: "LOG_UNSPECIFIED",
+		1: "LOG_COORD",
+		2: "LOG_DATABASE",
+	}
+	Log_value = map[string]int32{
+		"LOG_UNSPECIFIED": 0,
+		"LOG_COORD":       1,
+		"LOG_DATABASE":    2,
+	}
+)
+
+func (x Log) Enum() *Log {
+	p := new(Log)
+	*p = x
+	return p
+}
+
+func (x Log) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Log) Descriptor() protoreflect.EnumDescriptor {
+	return file_peer_proto_enumTypes[1].Descriptor()
+}
+
+func (Log) Type() protoreflect.EnumType {
+	return &file_peer_proto_enumTypes[1]
+}
+
+func (x Log) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Log.Descriptor instead.
+func (Log) EnumDescriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{1}
+}
+
 type Requestor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
@@ -419,10 +522,12 @@ func (x *WatchRequest) GetSince() int64 {
 }
 
 type WatchResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Snapshot      bool                   `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Records       []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot bool                   `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Revision int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Records  []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	// The leader of the database as the sender knows it, or empty.
+	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +581,13 @@ func (x *WatchResponse) GetRecords() []*Record {
 		return x.Records
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
 }
 
 type Record struct {
@@ -757,6 +869,348 @@ func (*PingResponse) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
+type PartsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartsRequest) Reset() {
+	*x = PartsRequest{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartsRequest) ProtoMessage() {}
+
+func (x *PartsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartsRequest.ProtoReflect.Descriptor instead.
+func (*PartsRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+type PartsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Coord         Part                   `protobuf:"varint,1,opt,name=coord,proto3,enum=muster.peer.v1.Part" json:"coord,omitempty"`
+	Database      Part                   `protobuf:"varint,2,opt,name=database,proto3,enum=muster.peer.v1.Part" json:"database,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartsResponse) Reset() {
+	*x = PartsResponse{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartsResponse) ProtoMessage() {}
+
+func (x *PartsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartsResponse.ProtoReflect.Descriptor instead.
+func (*PartsResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PartsResponse) GetCoord() Part {
+	if x != nil {
+		return x.Coord
+	}
+	return Part_PART_UNSPECIFIED
+}
+
+func (x *PartsResponse) GetDatabase() Part {
+	if x != nil {
+		return x.Database
+	}
+	return Part_PART_UNSPECIFIED
+}
+
+type FollowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         uint64                 `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FollowRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+type FollowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON of the whole content, in place of what the receiver has; or nothing.
+	Snapshot []byte      `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Entries  []*LogEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// The coordinator as the sender knows it, or empty.
+	Leader        string `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FollowResponse) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetEntries() []*LogEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+type LogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEntry) Reset() {
+	*x = LogEntry{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEntry) ProtoMessage() {}
+
+func (x *LogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
+func (*LogEntry) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LogEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LogEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type LeftRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           Log                    `protobuf:"varint,1,opt,name=log,proto3,enum=muster.peer.v1.Log" json:"log,omitempty"`
+	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftRequest) Reset() {
+	*x = LeftRequest{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftRequest) ProtoMessage() {}
+
+func (x *LeftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftRequest.ProtoReflect.Descriptor instead.
+func (*LeftRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LeftRequest) GetLog() Log {
+	if x != nil {
+		return x.Log
+	}
+	return Log_LOG_UNSPECIFIED
+}
+
+func (x *LeftRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+type LeftResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Left          bool                   `protobuf:"varint,1,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftResponse) Reset() {
+	*x = LeftResponse{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftResponse) ProtoMessage() {}
+
+func (x *LeftResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftResponse.ProtoReflect.Descriptor instead.
+func (*LeftResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LeftResponse) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
+}
+
 type CarryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
@@ -766,7 +1220,7 @@ type CarryRequest struct {
 
 func (x *CarryRequest) Reset() {
 	*x = CarryRequest{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +1232,7 @@ func (x *CarryRequest) String() string {
 func (*CarryRequest) ProtoMessage() {}
 
 func (x *CarryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +1245,7 @@ func (x *CarryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryRequest.ProtoReflect.Descriptor instead.
 func (*CarryRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CarryRequest) GetData() []byte {
@@ -810,7 +1264,7 @@ type CarryResponse struct {
 
 func (x *CarryResponse) Reset() {
 	*x = CarryResponse{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1276,7 @@ func (x *CarryResponse) String() string {
 func (*CarryResponse) ProtoMessage() {}
 
 func (x *CarryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1289,7 @@ func (x *CarryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryResponse.ProtoReflect.Descriptor instead.
 func (*CarryResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CarryResponse) GetData() []byte {
@@ -872,11 +1326,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x0eLeaderResponse\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"$\n" +
 	"\fWatchRequest\x12\x14\n" +
-	"\x05since\x18\x01 \x01(\x03R\x05since\"y\n" +
+	"\x05since\x18\x01 \x01(\x03R\x05since\"\x91\x01\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\bR\bsnapshot\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x120\n" +
-	"\arecords\x18\x03 \x03(\v2\x16.muster.peer.v1.RecordR\arecords\"\x93\x02\n" +
+	"\arecords\x18\x03 \x03(\v2\x16.muster.peer.v1.RecordR\arecords\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\x93\x02\n" +
 	"\x06Record\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x03R\x05index\x12\x12\n" +
@@ -894,19 +1349,50 @@ const file_peer_proto_rawDesc = "" +
 	"\vnot_applied\x18\x02 \x01(\bR\n" +
 	"notApplied\"\r\n" +
 	"\vPingRequest\"\x0e\n" +
-	"\fPingResponse\"\"\n" +
+	"\fPingResponse\"\x0e\n" +
+	"\fPartsRequest\"m\n" +
+	"\rPartsResponse\x12*\n" +
+	"\x05coord\x18\x01 \x01(\x0e2\x14.muster.peer.v1.PartR\x05coord\x120\n" +
+	"\bdatabase\x18\x02 \x01(\x0e2\x14.muster.peer.v1.PartR\bdatabase\"%\n" +
+	"\rFollowRequest\x12\x14\n" +
+	"\x05since\x18\x01 \x01(\x04R\x05since\"x\n" +
+	"\x0eFollowResponse\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x122\n" +
+	"\aentries\x18\x02 \x03(\v2\x18.muster.peer.v1.LogEntryR\aentries\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\tR\x06leader\"4\n" +
+	"\bLogEntry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"Q\n" +
+	"\vLeftRequest\x12%\n" +
+	"\x03log\x18\x01 \x01(\x0e2\x13.muster.peer.v1.LogR\x03log\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\"\"\n" +
+	"\fLeftResponse\x12\x12\n" +
+	"\x04left\x18\x01 \x01(\bR\x04left\"\"\n" +
 	"\fCarryRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"#\n" +
 	"\rCarryResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xad\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data*J\n" +
+	"\x04Part\x12\x14\n" +
+	"\x10PART_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tPART_NONE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"PART_FRESH\x10\x02\x12\r\n" +
+	"\tPART_USED\x10\x03*;\n" +
+	"\x03Log\x12\x13\n" +
+	"\x0fLOG_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tLOG_COORD\x10\x01\x12\x10\n" +
+	"\fLOG_DATABASE\x10\x022\xad\x02\n" +
 	"\x05State\x12D\n" +
 	"\x05Apply\x12\x1c.muster.peer.v1.ApplyRequest\x1a\x1d.muster.peer.v1.ApplyResponse\x12M\n" +
 	"\bRevision\x12\x1f.muster.peer.v1.RevisionRequest\x1a .muster.peer.v1.RevisionResponse\x12G\n" +
 	"\x06Leader\x12\x1d.muster.peer.v1.LeaderRequest\x1a\x1e.muster.peer.v1.LeaderResponse\x12F\n" +
-	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012\x96\x01\n" +
+	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012\xea\x02\n" +
 	"\x05Coord\x12J\n" +
 	"\aPropose\x12\x1e.muster.peer.v1.ProposeRequest\x1a\x1f.muster.peer.v1.ProposeResponse\x12A\n" +
-	"\x04Ping\x12\x1b.muster.peer.v1.PingRequest\x1a\x1c.muster.peer.v1.PingResponse2T\n" +
+	"\x04Ping\x12\x1b.muster.peer.v1.PingRequest\x1a\x1c.muster.peer.v1.PingResponse\x12I\n" +
+	"\x06Follow\x12\x1d.muster.peer.v1.FollowRequest\x1a\x1e.muster.peer.v1.FollowResponse0\x01\x12D\n" +
+	"\x05Parts\x12\x1c.muster.peer.v1.PartsRequest\x1a\x1d.muster.peer.v1.PartsResponse\x12A\n" +
+	"\x04Left\x12\x1b.muster.peer.v1.LeftRequest\x1a\x1c.muster.peer.v1.LeftResponse2T\n" +
 	"\bRequests\x12H\n" +
 	"\x05Carry\x12\x1c.muster.peer.v1.CarryRequest\x1a\x1d.muster.peer.v1.CarryResponse(\x010\x01B\x1eZ\x1cmuster/rpc/peer/proto;peerpbb\x06proto3"
 
@@ -922,50 +1408,70 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_peer_proto_goTypes = []any{
-	(*Requestor)(nil),             // 0: muster.peer.v1.Requestor
-	(*ApplyRequest)(nil),          // 1: muster.peer.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 2: muster.peer.v1.ApplyResponse
-	(*RevisionRequest)(nil),       // 3: muster.peer.v1.RevisionRequest
-	(*RevisionResponse)(nil),      // 4: muster.peer.v1.RevisionResponse
-	(*LeaderRequest)(nil),         // 5: muster.peer.v1.LeaderRequest
-	(*LeaderResponse)(nil),        // 6: muster.peer.v1.LeaderResponse
-	(*WatchRequest)(nil),          // 7: muster.peer.v1.WatchRequest
-	(*WatchResponse)(nil),         // 8: muster.peer.v1.WatchResponse
-	(*Record)(nil),                // 9: muster.peer.v1.Record
-	(*ProposeRequest)(nil),        // 10: muster.peer.v1.ProposeRequest
-	(*ProposeResponse)(nil),       // 11: muster.peer.v1.ProposeResponse
-	(*PingRequest)(nil),           // 12: muster.peer.v1.PingRequest
-	(*PingResponse)(nil),          // 13: muster.peer.v1.PingResponse
-	(*CarryRequest)(nil),          // 14: muster.peer.v1.CarryRequest
-	(*CarryResponse)(nil),         // 15: muster.peer.v1.CarryResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(Part)(0),                     // 0: muster.peer.v1.Part
+	(Log)(0),                      // 1: muster.peer.v1.Log
+	(*Requestor)(nil),             // 2: muster.peer.v1.Requestor
+	(*ApplyRequest)(nil),          // 3: muster.peer.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 4: muster.peer.v1.ApplyResponse
+	(*RevisionRequest)(nil),       // 5: muster.peer.v1.RevisionRequest
+	(*RevisionResponse)(nil),      // 6: muster.peer.v1.RevisionResponse
+	(*LeaderRequest)(nil),         // 7: muster.peer.v1.LeaderRequest
+	(*LeaderResponse)(nil),        // 8: muster.peer.v1.LeaderResponse
+	(*WatchRequest)(nil),          // 9: muster.peer.v1.WatchRequest
+	(*WatchResponse)(nil),         // 10: muster.peer.v1.WatchResponse
+	(*Record)(nil),                // 11: muster.peer.v1.Record
+	(*ProposeRequest)(nil),        // 12: muster.peer.v1.ProposeRequest
+	(*ProposeResponse)(nil),       // 13: muster.peer.v1.ProposeResponse
+	(*PingRequest)(nil),           // 14: muster.peer.v1.PingRequest
+	(*PingResponse)(nil),          // 15: muster.peer.v1.PingResponse
+	(*PartsRequest)(nil),          // 16: muster.peer.v1.PartsRequest
+	(*PartsResponse)(nil),         // 17: muster.peer.v1.PartsResponse
+	(*FollowRequest)(nil),         // 18: muster.peer.v1.FollowRequest
+	(*FollowResponse)(nil),        // 19: muster.peer.v1.FollowResponse
+	(*LogEntry)(nil),              // 20: muster.peer.v1.LogEntry
+	(*LeftRequest)(nil),           // 21: muster.peer.v1.LeftRequest
+	(*LeftResponse)(nil),          // 22: muster.peer.v1.LeftResponse
+	(*CarryRequest)(nil),          // 23: muster.peer.v1.CarryRequest
+	(*CarryResponse)(nil),         // 24: muster.peer.v1.CarryResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_peer_proto_depIdxs = []int32{
-	0,  // 0: muster.peer.v1.ApplyRequest.requestor:type_name -> muster.peer.v1.Requestor
-	9,  // 1: muster.peer.v1.WatchResponse.records:type_name -> muster.peer.v1.Record
-	0,  // 2: muster.peer.v1.Record.requestor:type_name -> muster.peer.v1.Requestor
-	16, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
-	1,  // 4: muster.peer.v1.State.Apply:input_type -> muster.peer.v1.ApplyRequest
-	3,  // 5: muster.peer.v1.State.Revision:input_type -> muster.peer.v1.RevisionRequest
-	5,  // 6: muster.peer.v1.State.Leader:input_type -> muster.peer.v1.LeaderRequest
-	7,  // 7: muster.peer.v1.State.Watch:input_type -> muster.peer.v1.WatchRequest
-	10, // 8: muster.peer.v1.Coord.Propose:input_type -> muster.peer.v1.ProposeRequest
-	12, // 9: muster.peer.v1.Coord.Ping:input_type -> muster.peer.v1.PingRequest
-	14, // 10: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
-	2,  // 11: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
-	4,  // 12: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
-	6,  // 13: muster.peer.v1.State.Leader:output_type -> muster.peer.v1.LeaderResponse
-	8,  // 14: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
-	11, // 15: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
-	13, // 16: muster.peer.v1.Coord.Ping:output_type -> muster.peer.v1.PingResponse
-	15, // 17: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
-	11, // [11:18] is the sub-list for method output_type
-	4,  // [4:11] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	2,  // 0: muster.peer.v1.ApplyRequest.requestor:type_name -> muster.peer.v1.Requestor
+	11, // 1: muster.peer.v1.WatchResponse.records:type_name -> muster.peer.v1.Record
+	2,  // 2: muster.peer.v1.Record.requestor:type_name -> muster.peer.v1.Requestor
+	25, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
+	0,  // 4: muster.peer.v1.PartsResponse.coord:type_name -> muster.peer.v1.Part
+	0,  // 5: muster.peer.v1.PartsResponse.database:type_name -> muster.peer.v1.Part
+	20, // 6: muster.peer.v1.FollowResponse.entries:type_name -> muster.peer.v1.LogEntry
+	1,  // 7: muster.peer.v1.LeftRequest.log:type_name -> muster.peer.v1.Log
+	3,  // 8: muster.peer.v1.State.Apply:input_type -> muster.peer.v1.ApplyRequest
+	5,  // 9: muster.peer.v1.State.Revision:input_type -> muster.peer.v1.RevisionRequest
+	7,  // 10: muster.peer.v1.State.Leader:input_type -> muster.peer.v1.LeaderRequest
+	9,  // 11: muster.peer.v1.State.Watch:input_type -> muster.peer.v1.WatchRequest
+	12, // 12: muster.peer.v1.Coord.Propose:input_type -> muster.peer.v1.ProposeRequest
+	14, // 13: muster.peer.v1.Coord.Ping:input_type -> muster.peer.v1.PingRequest
+	18, // 14: muster.peer.v1.Coord.Follow:input_type -> muster.peer.v1.FollowRequest
+	16, // 15: muster.peer.v1.Coord.Parts:input_type -> muster.peer.v1.PartsRequest
+	21, // 16: muster.peer.v1.Coord.Left:input_type -> muster.peer.v1.LeftRequest
+	23, // 17: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
+	4,  // 18: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
+	6,  // 19: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
+	8,  // 20: muster.peer.v1.State.Leader:output_type -> muster.peer.v1.LeaderResponse
+	10, // 21: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
+	13, // 22: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
+	15, // 23: muster.peer.v1.Coord.Ping:output_type -> muster.peer.v1.PingResponse
+	19, // 24: muster.peer.v1.Coord.Follow:output_type -> muster.peer.v1.FollowResponse
+	17, // 25: muster.peer.v1.Coord.Parts:output_type -> muster.peer.v1.PartsResponse
+	22, // 26: muster.peer.v1.Coord.Left:output_type -> muster.peer.v1.LeftResponse
+	24, // 27: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
+	18, // [18:28] is the sub-list for method output_type
+	8,  // [8:18] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -978,13 +1484,14 @@ func file_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   16,
+			NumEnums:      2,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
 		GoTypes:           file_peer_proto_goTypes,
 		DependencyIndexes: file_peer_proto_depIdxs,
+		EnumInfos:         file_peer_proto_enumTypes,
 		MessageInfos:      file_peer_proto_msgTypes,
 	}.Build()
 	File_peer_proto = out.File

@@ -260,6 +260,9 @@ var State_ServiceDesc = grpc.ServiceDesc{
 const (
 	Coord_Propose_FullMethodName = "/muster.peer.v1.Coord/Propose"
 	Coord_Ping_FullMethodName    = "/muster.peer.v1.Coord/Ping"
+	Coord_Follow_FullMethodName  = "/muster.peer.v1.Coord/Follow"
+	Coord_Parts_FullMethodName   = "/muster.peer.v1.Coord/Parts"
+	Coord_Left_FullMethodName    = "/muster.peer.v1.Coord/Left"
 )
 
 // CoordClient is the client API for Coord service.
@@ -272,6 +275,14 @@ type CoordClient interface {
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
 	// Ping is answered by whoever is alive.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
+	// Follow streams the log to a member that has none: everything first, or what came
+	// after an entry.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
+	// Parts is what the member holds of both logs.
+	Parts(ctx context.Context, in *PartsRequest, opts ...grpc.CallOption) (*PartsResponse, error)
+	// Left asks whether a member is certainly out of the consensus. For each log only its
+	// leader answers.
+	Left(ctx context.Context, in *LeftRequest, opts ...grpc.CallOption) (*LeftResponse, error)
 }
 
 type coordClient struct {
@@ -302,6 +313,45 @@ func (c *coordClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *coordClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Coord_ServiceDesc.Streams[0], Coord_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Coord_FollowClient = grpc.ServerStreamingClient[FollowResponse]
+
+func (c *coordClient) Parts(ctx context.Context, in *PartsRequest, opts ...grpc.CallOption) (*PartsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PartsResponse)
+	err := c.cc.Invoke(ctx, Coord_Parts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordClient) Left(ctx context.Context, in *LeftRequest, opts ...grpc.CallOption) (*LeftResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeftResponse)
+	err := c.cc.Invoke(ctx, Coord_Left_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CoordServer is the server API for Coord service.
 // All implementations must embed UnimplementedCoordServer
 // for forward compatibility.
@@ -312,6 +362,14 @@ type CoordServer interface {
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
 	// Ping is answered by whoever is alive.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
+	// Follow streams the log to a member that has none: everything first, or what came
+	// after an entry.
+	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
+	// Parts is what the member holds of both logs.
+	Parts(context.Context, *PartsRequest) (*PartsResponse, error)
+	// Left asks whether a member is certainly out of the consensus. For each log only its
+	// leader answers.
+	Left(context.Context, *LeftRequest) (*LeftResponse, error)
 	mustEmbedUnimplementedCoordServer()
 }
 
@@ -327,6 +385,15 @@ func (UnimplementedCoordServer) Propose(context.Context, *ProposeRequest) (*Prop
 }
 func (UnimplementedCoordServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
+}
+func (UnimplementedCoordServer) Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
+}
+func (UnimplementedCoordServer) Parts(context.Context, *PartsRequest) (*PartsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Parts not implemented")
+}
+func (UnimplementedCoordServer) Left(context.Context, *LeftRequest) (*LeftResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Left not implemented")
 }
 func (UnimplementedCoordServer) mustEmbedUnimplementedCoordServer() {}
 func (UnimplementedCoordServer) testEmbeddedByValue()               {}
@@ -385,6 +452,53 @@ func _Coord_Ping_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coord_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FollowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CoordServer).Follow(m, &grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Coord_FollowServer = grpc.ServerStreamingServer[FollowResponse]
+
+func _Coord_Parts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PartsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordServer).Parts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coord_Parts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordServer).Parts(ctx, req.(*PartsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coord_Left_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeftRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordServer).Left(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coord_Left_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordServer).Left(ctx, req.(*LeftRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Coord_ServiceDesc is the grpc.ServiceDesc for Coord service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -400,8 +514,22 @@ var Coord_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Ping",
 			Handler:    _Coord_Ping_Handler,
 		},
+		{
+			MethodName: "Parts",
+			Handler:    _Coord_Parts_Handler,
+		},
+		{
+			MethodName: "Left",
+			Handler:    _Coord_Left_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Follow",
+			Handler:       _Coord_Follow_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "peer.proto",
 }
 

@@ -1,0 +1,187 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"hash/fnv"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"muster/state"
+)
+
+const (
+	// beatEvery is how often whoever follows this member hears that there is nothing
+	// new.
+	beatEvery = 500 * time.Millisecond
+	// fallsSilent is how long a worker waits for a word of the member it follows, and for one
+	// that knows of a leader, before it tries another.
+	fallsSilent = 2 * time.Second
+	// settleAfter is how long a worker stays with a member that is not its first choice,
+	// so that the load evens out after a failure.
+	settleAfter = time.Minute
+)
+
+// errPromoted ends the following of a member that has a part in the consensus now,
+// errElsewhere that of another member than the first choice.
+var (
+	errPromoted  = errors.New("the member follows the leader itself")
+	errElsewhere = errors.New("another member is the better source")
+)
+
+// follow keeps this member's View up to date while another member leads: a control
+// member takes the leader's stream, a worker that of any control member. It returns when
+// ctx is done.
+func (s *Store) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		if st := s.seat.Load(); st == nil {
+			s.followAny(ctx)
+		} else {
+			s.stepDown(ctx, st)
+			if leader := s.guide(ctx); leader != "" && leader != s.cfg.Member.ID {
+				s.followLeader(ctx, st, leader)
+			}
+		}
+		select {
+		case <-time.After(10 * retryAfter):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// stepDown has the writer find out that it leads no longer, when that is so. It would
+// by itself with the next command; until then this member would take itself for the
+// leader, and its View would follow nobody.
+func (s *Store) stepDown(ctx context.Context, st *seat) {
+	if !st.writer.leading.Load() {
+		return
+	}
+	if leader, err := st.node.leader(ctx); err == nil && leader != s.cfg.Member.ID {
+		// What the session cannot do any more ends it; that is all that is wanted.
+		_ = st.writer.do(ctx, &request{barrier: true})
+	}
+}
+
+// followLeader takes the stream of one leader until it breaks off, another member
+// leads, or this one is no control member any more.
+func (s *Store) followLeader(ctx context.Context, st *seat, leader string) {
+	ctx, cancel := context.WithCancel(ctx)
+	var guard sync.WaitGroup
+	guard.Go(func() {
+		for ctx.Err() == nil && s.guide(ctx) == leader && s.seat.Load() == st {
+			select {
+			case <-time.After(10 * retryAfter):
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+	})
+	err := s.cfg.Remote.Watch(ctx, leader, s.View().Revision(), s.receive)
+	cancel()
+	guard.Wait()
+	s.cfg.Log.DebugContext(ctx, "the stream of changes ended", "leader_id", leader, "error", err)
+}
+
+// followAny takes the stream of one control member after another, until ctx is done or
+// this member is no worker any more.
+func (s *Store) followAny(ctx context.Context) {
+	for i, source := range s.sources() {
+		if ctx.Err() != nil || s.seat.Load() != nil {
+			return
+		}
+		err := s.followOne(ctx, source, i == 0)
+		s.told.Store("")
+		s.cfg.Log.DebugContext(ctx, "the stream of changes ended", "member_id", source, "error", err)
+		if errors.Is(err, errElsewhere) || errors.Is(err, errPromoted) {
+			return
+		}
+		s.saw("") // from here on the View may be behind
+	}
+}
+
+// sources are the members to follow, best first. The order differs from member to
+// member, so that they spread, and is always the same for one.
+func (s *Store) sources() []string {
+	if s.cfg.Others == nil {
+		return nil
+	}
+	rank := func(id string) uint32 {
+		sum := fnv.New32a()
+		_, _ = io.WriteString(sum, s.cfg.Member.ID+id) // never fails
+		return sum.Sum32()
+	}
+	return slices.SortedFunc(slices.Values(s.cfg.Others()), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
+}
+
+// followOne takes the stream of one control member until it breaks off, falls silent or
+// is not needed any more.
+func (s *Store) followOne(ctx context.Context, source string, first bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watchdog := time.AfterFunc(fallsSilent, cancel)
+	defer watchdog.Stop()
+	began := time.Now()
+	return s.cfg.Remote.Watch(ctx, source, s.View().Revision(), func(batch Batch) error {
+		if s.seat.Load() != nil {
+			return errPromoted
+		}
+		if batch.Leader != "" && ctx.Err() == nil {
+			watchdog.Reset(fallsSilent)
+		}
+		s.told.Store(batch.Leader)
+		s.saw(batch.Leader)
+		if !first && time.Since(began) > settleAfter {
+			return errElsewhere
+		}
+		return s.receive(batch)
+	})
+}
+
+// receive makes visible what another member sent.
+func (s *Store) receive(batch Batch) error {
+	st := s.seat.Load()
+	if !batch.Snapshot {
+		changes := make([]Change, len(batch.Records))
+		for i := range batch.Records {
+			var err error
+			if changes[i], err = batch.Records[i].change(); err != nil {
+				return err
+			}
+		}
+		if err := s.hub.publish(changes); err != nil {
+			return err
+		}
+		return st.raiseMark(batch.Revision)
+	}
+	if st != nil {
+		if err := st.dir.checkMark(batch.Revision); err != nil {
+			return err
+		}
+	}
+	objects := make([]object, len(batch.Records))
+	for i, record := range batch.Records {
+		noun, err := decodeNoun(record.Kind, record.After)
+		if err != nil {
+			return err
+		}
+		objects[i] = object{record.Kind, noun}
+	}
+	if err := s.hub.reset(batch.Revision, objects, nil); err != nil {
+		return err
+	}
+	return st.raiseMark(batch.Revision)
+}
+
+// raiseMark records a revision that was shown; a worker has no place for it, and what it
+// shows can't be lost with a database.
+func (st *seat) raiseMark(revision state.Revision) error {
+	if st == nil {
+		return nil
+	}
+	return st.dir.raiseMark(revision)
+}
