@@ -518,7 +518,7 @@ func (m *member) closeRooms(ctx context.Context) {
 		failed = append(failed, m.runtime.Close())
 	}
 	if m.store != nil {
-		failed = append(failed, m.store.Close())
+		failed = append(failed, m.closeStore())
 	}
 	if m.coord != nil {
 		failed = append(failed, m.coord.Close())
@@ -551,11 +551,19 @@ func (m *member) endBackground() {
 	m.background.Wait()
 }
 
+// closeStore closes the state plane; a process that ends with it leaves its node alone.
+func (m *member) closeStore() error {
+	if m.anew.Load() && !m.stopping.Load() {
+		return m.store.Close()
+	}
+	return m.store.Abandon()
+}
+
 // closeLogs gives up on whoever waits for either log.
 func (m *member) closeLogs() {
 	var failed []error
 	if m.store != nil {
-		failed = append(failed, m.store.Close())
+		failed = append(failed, m.closeStore())
 	}
 	if m.coord != nil {
 		failed = append(failed, m.coord.Close())

@@ -60,6 +60,16 @@ func (st *seat) close() error {
 	return st.closed
 }
 
+// abandon is close without the node.
+func (st *seat) abandon() error {
+	st.once.Do(func() {
+		st.stop()
+		st.running.Wait()
+		st.closed = st.dir.close()
+	})
+	return st.closed
+}
+
 // leading reports whether this member leads the database.
 func (s *Store) leading() bool {
 	st := s.seat.Load()

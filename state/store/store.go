@@ -156,7 +156,14 @@ func (s *Store) begin(ctx context.Context) error {
 
 // Close stops the store and waits for all it started. Commands that wait are
 // answered with ErrUnavailable. It may be called twice.
-func (s *Store) Close() error {
+func (s *Store) Close() error { return s.end((*seat).close) }
+
+// Abandon is Close for a process that ends now: the node is left to end with it, as after
+// a crash, which it is made for. Taking it down is not safe while it dials a member that
+// is gone (libraft 0.15 calls back into what it has freed, seen as a segmentation fault).
+func (s *Store) Abandon() error { return s.end((*seat).abandon) }
+
+func (s *Store) end(how func(*seat) error) error {
 	s.closing.Do(func() {
 		s.stop()
 		s.seating.Lock()
@@ -169,7 +176,7 @@ func (s *Store) Close() error {
 		s.hub.close()
 		s.seen.close()
 		if st != nil {
-			s.closed = st.close()
+			s.closed = how(st)
 		}
 	})
 	return s.closed
