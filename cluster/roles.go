@@ -43,8 +43,11 @@ const rolesEvery = 300 * time.Millisecond
 // stands by keeps its place while nobody else wants it, so that a member which starts
 // anew need not begin with an empty log.
 //
+// Votes are spread over failure domains, by member ID; members that are in none, or in
+// the default one, fail on their own.
+//
 // Members that are leaving lose their part before they go, as long as others are left.
-func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, maxStandby int) map[string]store.Role {
+func decideRoles(members []coord.Member, leaving map[string]bool, domains map[string]string, maxVoters, maxStandby int) map[string]store.Role {
 	decided := map[string]store.Role{}
 	ranked := slices.DeleteFunc(slices.Clone(members), func(m coord.Member) bool { return leaving[m.ID] })
 	if len(ranked) == 0 {
@@ -74,19 +77,36 @@ func decideRoles(members []coord.Member, leaving map[string]bool, maxVoters, max
 		}
 		return 5
 	}
-	slices.SortFunc(ranked, func(a, b coord.Member) int {
+	better := func(a, b coord.Member) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
-	})
+	}
+	voting := map[string]int{} // by failure domain
+	crowd := func(m coord.Member) int {
+		if domain := domains[m.ID]; domain != "" && domain != defaultDomain {
+			return voting[domain]
+		}
+		return 0
+	}
+	for range max(want, 1) {
+		// Whoever is there comes first, then who is alone in its domain.
+		best := slices.MinFunc(ranked, func(a, b coord.Member) int {
+			return cmp.Or(cmp.Compare(rank(a)/3, rank(b)/3), cmp.Compare(crowd(a), crowd(b)), better(a, b))
+		})
+		decided[best.ID] = store.Voter
+		voting[domains[best.ID]]++
+		ranked = slices.DeleteFunc(ranked, func(m coord.Member) bool { return m.ID == best.ID })
+	}
+	slices.SortFunc(ranked, better)
 	for i, m := range ranked {
-		switch {
-		case i < max(want, 1):
-			decided[m.ID] = store.Voter
-		case i < want+maxStandby && rank(m) < 5:
+		if i < maxStandby && rank(m) < 5 {
 			decided[m.ID] = store.Standby
 		}
 	}
 	return decided
 }
+
+// defaultDomain is the failure domain of members that were given none.
+const defaultDomain = "default"
 
 func rolesOf(role store.Role) []string {
 	switch role {
@@ -176,12 +196,13 @@ func (c *Cluster) decide(ctx context.Context) error {
 	if err := c.takeOver(ctx, view); err != nil {
 		return err
 	}
-	leaving := map[string]bool{}
+	leaving, domains := map[string]bool{}, map[string]string{}
 	for _, m := range view.Members() {
+		domains[m.ID] = m.Domain
 		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
 	}
 	members := c.cfg.Coord.Members()
-	wanted := decideRoles(members, leaving, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
+	wanted := decideRoles(members, leaving, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
 	for _, m := range members {
 		if role := wanted[m.ID]; roleOf(m) != role {
 			c.log.Info("a member's role changes", "member", m.Name, "role", role)

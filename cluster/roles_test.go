@@ -59,7 +59,7 @@ func TestDecideRoles(t *testing.T) {
 				members = append(members, member(spec))
 			}
 			leaving[tc.leaving] = true
-			decided := decideRoles(members, leaving, tc.voters, tc.standby)
+			decided := decideRoles(members, leaving, nil, tc.voters, tc.standby)
 			got := ""
 			for _, m := range members {
 				got += map[store.Role]string{store.Voter: "v", store.Standby: "s", store.Worker: "w"}[decided[m.ID]]
@@ -68,5 +68,39 @@ func TestDecideRoles(t *testing.T) {
 				t.Errorf("roles (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestVotesAreSpreadOverFailureDomains(t *testing.T) {
+	online := func(id string, role store.Role) coord.Member {
+		return coord.Member{ID: id, Verdict: coord.Online, Roles: rolesOf(role)}
+	}
+	members := []coord.Member{
+		online("a", store.Voter), online("b", store.Voter), online("c", store.Voter), online("d", store.Standby), online("e", store.Worker), online("f", store.Worker),
+	}
+	voters := func(domains map[string]string) string {
+		decided, votes := decideRoles(members, nil, domains, 3, 2), ""
+		for _, m := range members {
+			if decided[m.ID] == store.Voter {
+				votes += m.ID
+			}
+		}
+		return votes
+	}
+	for name, tc := range map[string]struct {
+		domains map[string]string
+		want    string
+	}{
+		"none":                          {nil, "abc"},
+		"all in the default one":        {map[string]string{"a": "default", "b": "default", "c": "default", "d": "default", "e": "default", "f": "default"}, "abc"},
+		"spread already":                {map[string]string{"a": "r1", "b": "r2", "c": "r3", "d": "r1", "e": "r2", "f": "r3"}, "abc"},
+		"two of three in one":           {map[string]string{"a": "r1", "b": "r1", "c": "r2", "d": "r1", "e": "r3", "f": "r3"}, "ace"},
+		"fewer domains than votes":      {map[string]string{"a": "r1", "b": "r1", "c": "r1", "d": "r1", "e": "r2", "f": "r2"}, "abe"},
+		"a stand-by before a worker":    {map[string]string{"a": "r1", "b": "r1", "c": "r2", "d": "r3", "e": "r3", "f": "r3"}, "acd"},
+		"one domain, nothing to spread": {map[string]string{"a": "r1", "b": "r1", "c": "r1", "d": "r1", "e": "r1", "f": "r1"}, "abc"},
+	} {
+		if got := voters(tc.domains); got != tc.want {
+			t.Errorf("%s: %s vote; want %s", name, got, tc.want)
+		}
 	}
 }
