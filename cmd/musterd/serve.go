@@ -232,15 +232,24 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(found.Gid)
 }
 
+// lockPatience is how long the directory may stay locked: a daemon that was killed while
+// it started a helper leaves the lock to it for as long as that takes to become one.
+const lockPatience = 2 * time.Second
+
 // lockDirectory keeps a second daemon out of the directory.
 func lockDirectory(dir string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("another daemon uses %s: set MUSTER_DIR to run a second one beside it", dir)
+	for patience := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		if err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			break
+		}
+		if time.Now().After(patience) {
+			_ = file.Close()
+			return nil, fmt.Errorf("another daemon uses %s: set MUSTER_DIR to run a second one beside it", dir)
+		}
 	}
 	return func() { _ = file.Close() }, nil
 }
