@@ -205,7 +205,7 @@ func (m *member) awaitMembership(ctx context.Context) error {
 	var waiting *lobby
 	defer func() {
 		if waiting != nil {
-			waiting.close()
+			waiting.close(ctx)
 		}
 	}()
 	for {

@@ -49,8 +49,8 @@ func openLobby(local net.Listener, why error, end func()) (*lobby, error) {
 func (l *lobby) say(why error) { l.why.Store(because{why}) }
 
 // close ends the answering, after what is being answered.
-func (l *lobby) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func (l *lobby) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = l.server.Shutdown(ctx)
 	_ = l.server.Close()
@@ -72,7 +72,7 @@ func mourn(ctx context.Context, local net.Listener) error {
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.close(ctx)
 	select {
 	case <-ctx.Done():
 	case <-ended:

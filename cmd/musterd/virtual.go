@@ -34,7 +34,7 @@ func (v *virtual) Lend(ctx context.Context, prefix netip.Prefix, device string, 
 		}
 	}
 	if v.prefix.IsValid() && (v.prefix != prefix || v.device != device) {
-		if err := v.Drop(); err != nil {
+		if err := v.drop(ctx); err != nil {
 			return err
 		}
 	}
@@ -51,11 +51,13 @@ func (v *virtual) Announce(ctx context.Context) error {
 }
 
 // Drop implements cluster.VirtualAddress.
-func (v *virtual) Drop() error {
+func (v *virtual) Drop() error { return v.drop(context.Background()) }
+
+func (v *virtual) drop(ctx context.Context) error {
 	if !v.prefix.IsValid() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	err := errors.Join(vip.Drop(v.prefix, v.device), v.m.mux.SetSecond(ctx, ""))
 	v.prefix = netip.Prefix{}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -33,7 +34,7 @@ func inSpace(t *testing.T, m *lab.Member, stdin string, args ...string) (string,
 func mustSay(t *testing.T, m *lab.Member, fails bool, stdin string, args []string, words ...string) {
 	t.Helper()
 	out, err := inSpace(t, m, stdin, args...)
-	if _, exited := err.(*exec.ExitError); err != nil && !exited || (err != nil) != fails {
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited || (err != nil) != fails {
 		t.Errorf("musterd %s: %v; want a failure: %v\n%s", strings.Join(args, " "), err, fails, out)
 	}
 	for _, word := range words {
