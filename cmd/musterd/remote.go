@@ -30,7 +30,12 @@ func (r remote) send(ctx context.Context, member, method, path string, body io.R
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(r.m.store.View().Revision()), 10))
+	view := r.m.store.View()
+	if _, err := view.Member(member); err == nil {
+		// One that was removed, and is told so, may never hear of that revision: nobody
+		// sends it changes any more.
+		request.Header.Set(rest.RevisionHeader, strconv.FormatInt(int64(view.Revision()), 10))
+	}
 	maps.Copy(request.Header, header)
 	return r.m.peers.Transport(member, r.caller()).RoundTrip(request)
 }
