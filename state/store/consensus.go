@@ -7,6 +7,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/canonical/go-dqlite"
 	"github.com/canonical/go-dqlite/client"
@@ -166,15 +168,53 @@ func (s *Store) HandOver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = nil
+		voters := map[string]uint64{}
 		for _, node := range nodes {
-			if node.Address == s.cfg.Member.ID || node.Role != client.Voter {
-				continue
-			}
-			if err = c.Transfer(ctx, node.ID); err == nil {
-				return nil
+			if node.Address != s.cfg.Member.ID && node.Role == client.Voter {
+				voters[node.Address] = node.ID
 			}
 		}
-		return err
+		if len(voters) == 0 {
+			return nil
+		}
+		heir, err := s.anyThatAnswers(ctx, slices.Sorted(maps.Keys(voters)))
+		if err != nil {
+			return err
+		}
+		return c.Transfer(ctx, voters[heir])
 	})
+}
+
+// anyThatAnswers returns the first of the members that answers. libraft 0.15 forgets what
+// it sent to a successor that can't be reached, but for a pointer into what it freed,
+// which it follows when the node is closed (seen as a segmentation fault).
+func (s *Store) anyThatAnswers(ctx context.Context, ids []string) (string, error) {
+	if s.cfg.Remote == nil {
+		return ids[0], nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	type said struct {
+		id  string
+		err error
+	}
+	answers := make(chan said, len(ids))
+	for _, id := range ids {
+		asking.Go(func() {
+			_, err := s.cfg.Remote.Leader(ctx, id)
+			answers <- said{id, err}
+		})
+	}
+	var failed error
+	for range ids {
+		a := <-answers
+		if a.err == nil {
+			return a.id, nil
+		}
+		failed = errors.Join(failed, a.err)
+	}
+	return "", failed
 }
