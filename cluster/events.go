@@ -29,7 +29,9 @@ type Event struct {
 	// Location is the name of the member it comes from.
 	Location string
 	// Project is empty for an event of the whole server.
-	Project  string
+	Project string
+	// Revision is that of the change which a lifecycle event tells of; zero for others.
+	Revision state.Revision
 	metadata any
 	encoded  sync.Once
 	json     []byte
@@ -45,7 +47,8 @@ func (e *Event) JSON() []byte {
 			Metadata  any       `json:"metadata"`
 			Location  string    `json:"location,omitempty"`
 			Project   string    `json:"project,omitempty"`
-		}{e.Type, e.Timestamp, e.metadata, e.Location, e.Project}
+			Revision  int64     `json:"revision,omitempty"`
+		}{e.Type, e.Timestamp, e.metadata, e.Location, e.Project, int64(e.Revision)}
 		encoded, err := json.Marshal(shown)
 		if err != nil {
 			// Somebody gave an event what JSON cannot say. The event
@@ -131,9 +134,13 @@ func (e *Events) operation(op OperationInfo) {
 	e.send(&Event{Type: EventOperation, Timestamp: op.UpdatedAt, Location: op.Location, Project: op.Project, metadata: op})
 }
 
-// Lifecycle sends a lifecycle event. It never blocks.
-func (e *Events) Lifecycle(at time.Time, project string, event Lifecycle) {
-	e.send(&Event{Type: EventLifecycle, Timestamp: at, Location: e.cfg.Location(), Project: project, metadata: event})
+// Lifecycle sends a lifecycle event of the change with that revision. It never blocks.
+func (e *Events) Lifecycle(at time.Time, project string, revision state.Revision, event Lifecycle) {
+	e.send(e.lifecycle(at, project, revision, event))
+}
+
+func (e *Events) lifecycle(at time.Time, project string, revision state.Revision, event Lifecycle) *Event {
+	return &Event{Type: EventLifecycle, Timestamp: at, Location: e.cfg.Location(), Project: project, Revision: revision, metadata: event}
 }
 
 // send queues the event for every listener that wants it.
@@ -184,7 +191,9 @@ type Listener struct {
 
 	mu    sync.Mutex
 	queue []*Event // guarded by mu
-	err   error    // guarded by mu; set when there will be no more events
+	// replayed is the revision up to which it has the lifecycle events from elsewhere.
+	replayed state.Revision // guarded by mu
+	err      error          // guarded by mu; set when there will be no more events
 }
 
 // Subscribe returns a listener that gets every event of interest from now on.
@@ -237,6 +246,9 @@ func (l *Listener) push(event *Event) bool {
 	if l.err != nil {
 		return false
 	}
+	if event.Revision != 0 && event.Revision <= l.replayed {
+		return true
+	}
 	if len(l.queue) >= l.max {
 		l.queue = nil
 		l.err = state.Errorf(state.ErrUnavailable, "the listener is %d events behind: connect again and ask for what matters", l.max)
@@ -246,6 +258,20 @@ func (l *Listener) push(event *Event) bool {
 	l.queue = append(l.queue, event)
 	l.tell()
 	return true
+}
+
+// replay puts older lifecycle events, all there are up to the revision, before what has
+// come since the listener was made.
+func (l *Listener) replay(older []*Event, upTo state.Revision) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, event := range l.queue {
+		if event.Revision == 0 || event.Revision > upTo {
+			older = append(older, event)
+		}
+	}
+	l.queue, l.replayed = older, upTo
+	l.tell()
 }
 
 func (l *Listener) tell() {

@@ -97,15 +97,62 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 }
 
 func (c *Cluster) tell(change store.Change) {
+	if event := c.lifecycle(change); event != nil {
+		c.cfg.Events.send(event)
+	}
+}
+
+// EventsSince is a listener that also gets the lifecycle events of the changes after a
+// revision, each once and in order. It is ErrStale when those are no longer at hand, and
+// ErrInvalid when the revision is in the future.
+func (c *Cluster) EventsSince(ctx context.Context, interest Interest, since state.Revision) (*Listener, error) {
+	listener, err := c.cfg.Events.Subscribe(interest)
+	if err != nil {
+		return nil, err
+	}
+	older, upTo, err := c.lifecycleSince(ctx, &listener.interest, since)
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	listener.replay(older, upTo)
+	return listener, nil
+}
+
+// lifecycleSince makes the lifecycle events of the changes after since that this member
+// knows of by now.
+func (c *Cluster) lifecycleSince(ctx context.Context, interest *Interest, since state.Revision) (older []*Event, upTo state.Revision, err error) {
+	now := c.store.View().Revision()
+	subscription, err := c.store.Subscribe(since)
+	if err != nil {
+		return nil, 0, err
+	}
+	for upTo = since; upTo < now; {
+		changes, err := subscription.Next(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, change := range changes {
+			upTo = max(upTo, change.Revision)
+			if event := c.lifecycle(change); event != nil && interest.covers(event) {
+				older = append(older, event)
+			}
+		}
+	}
+	return older, upTo, nil
+}
+
+// lifecycle is the event that tells of a change, or nil.
+func (c *Cluster) lifecycle(change store.Change) *Event {
 	if change.Action == "" || change.Action == store.NoEvent {
-		return
+		return nil
 	}
 	project, name, source := subject(change)
 	event := Lifecycle{Action: change.Action, Source: source, Context: change.Context, Name: name, Project: project}
 	if requestor := change.Requestor; requestor != nil {
 		event.Requestor = &Requestor{Username: requestor.Username, Protocol: requestor.Protocol, Address: requestor.Address}
 	}
-	c.cfg.Events.Lifecycle(change.At, project, event)
+	return c.cfg.Events.lifecycle(change.At, project, change.Revision, event)
 }
 
 // subject names what a change is about.

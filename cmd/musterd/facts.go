@@ -35,7 +35,7 @@ func (m *member) restConfig(group int) rest.Config {
 			LXCFeatures:    lxcFeatures(m.driver.Version),
 			KernelFeatures: kernelFeatures(),
 		},
-		Settings: m.cluster, Events: m.events, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
+		Settings: m.cluster, Events: m.events, Resume: m.cluster, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
 		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster, Transfers: m.cluster,
 		Networks: m.cluster, Pools: m.cluster, Daemon: m, Members: m.cluster, Groups: m.cluster, Peers: m.peers,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,8 +19,17 @@ type EventSource interface {
 	Subscribe(interest cluster.Interest) (*cluster.Listener, error)
 }
 
+// EventResumer gives listeners what they missed; *cluster.Cluster is one.
+type EventResumer interface {
+	EventsSince(ctx context.Context, interest cluster.Interest, since state.Revision) (*cluster.Listener, error)
+}
+
 // events serves /1.0/events.
-type events struct{ source EventSource }
+type events struct {
+	source EventSource
+	// resume is nil where nothing can be resumed.
+	resume EventResumer
+}
 
 const (
 	// pingEvery keeps the connection of a quiet listener alive through NAT, and
@@ -39,6 +49,7 @@ func (x events) routes() []route {
 			{"type", "string", "Comma-separated types: operation, lifecycle, logging. All when absent."},
 			projectParameter,
 			{"all-projects", "boolean", "Listen to the events of all projects."},
+			{"since", "integer", "A \"revision\" of a lifecycle event: those after it come first, each once. 412 when they are no longer at hand."},
 		},
 	}}
 }
@@ -61,7 +72,7 @@ func (x events) listen(r *http.Request) (any, error) {
 	}
 	// Subscribing before the 101 is what lets a client know that it misses
 	// nothing from the moment it is connected.
-	listener, err := x.source.Subscribe(interest)
+	listener, err := x.subscribe(r, interest)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +80,21 @@ func (x events) listen(r *http.Request) (any, error) {
 		defer listener.Close()
 		return send(ctx, conn, listener)
 	}).orElse(listener.Close), nil
+}
+
+func (x events) subscribe(r *http.Request, interest cluster.Interest) (*cluster.Listener, error) {
+	text := r.URL.Query().Get("since")
+	if text == "" {
+		return x.source.Subscribe(interest)
+	}
+	since, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || since < 0 {
+		return nil, state.Errorf(state.ErrInvalid, "since is %q: want the \"revision\" of a lifecycle event", text)
+	}
+	if x.resume == nil {
+		return nil, state.Errorf(state.ErrInvalid, "since: events can't be resumed here")
+	}
+	return x.resume.EventsSince(r.Context(), interest, state.Revision(since))
 }
 
 // send writes events until either side has enough.

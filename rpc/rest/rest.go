@@ -61,9 +61,11 @@ type Config struct {
 	Files        FileStore
 	Images       ImageStore
 	Groups       GroupStore
-	Transfers    TransferStore
-	Networks     NetworkStore
-	Pools        PoolStore
+	// Resume is nil where events can't be resumed.
+	Resume    EventResumer
+	Transfers TransferStore
+	Networks  NetworkStore
+	Pools     PoolStore
 	// Members needs Daemon too.
 	Members MemberStore
 	// Daemon answers the daemon's own subcommands, on the local socket only.

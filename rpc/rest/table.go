@@ -9,7 +9,7 @@ func table(cfg Config) []route {
 	add := func(routes []route) { all = append(all, routes...) }
 
 	if cfg.Events != nil {
-		add(events{cfg.Events}.routes())
+		add(events{cfg.Events, cfg.Resume}.routes())
 	}
 	if cfg.Operations != nil {
 		add(operations{cfg.Operations}.routes())

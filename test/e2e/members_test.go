@@ -317,8 +317,10 @@ type listener struct {
 	conn *websocket.Conn
 	done chan struct{}
 	mu   sync.Mutex
-	// heard are the events, each as one line; guarded by mu.
-	heard []string
+	// heard are the events, each as one line, and newest is the newest revision among
+	// them; both are guarded by mu.
+	heard  []string
+	newest int64
 }
 
 // listen begins to hear what the member tells.
@@ -338,6 +340,7 @@ func listen(t *testing.T, m *lab.Member, kinds string) *listener {
 		for {
 			var event struct {
 				Type, Location string
+				Revision       int64
 				Metadata       struct{ Action, Source, ID, Status string }
 			}
 			if err := conn.ReadJSON(&event); err != nil {
@@ -345,6 +348,7 @@ func listen(t *testing.T, m *lab.Member, kinds string) *listener {
 			}
 			line := event.Type + " " + event.Location + " " + event.Metadata.Action + event.Metadata.ID + " " + event.Metadata.Source + event.Metadata.Status
 			l.mu.Lock()
+			l.newest = max(l.newest, event.Revision)
 			l.heard = append(l.heard, line)
 			l.mu.Unlock()
 		}
@@ -362,6 +366,14 @@ func (l *listener) events(word string) []string {
 func (l *listener) close() {
 	_ = l.conn.Close()
 	<-l.done
+}
+
+// oneOf says what is missing unless there is something.
+func oneOf(lines []string, what string) string {
+	if len(lines) == 0 {
+		return what + " was not told"
+	}
+	return ""
 }
 
 // Every member tells of everything, each once and in one order.
@@ -425,6 +437,39 @@ func TestEventsAreTheSameOnEveryMember(t *testing.T) {
 	for i, l := range listeners[1:] {
 		if diff := cmp.Diff(want, strip(l.events("instances/e"))); diff != "" {
 			t.Errorf("m1 and m%d tell differently (-m1 +m%d):\n%s", i+2, i+2, diff)
+		}
+	}
+	// Who lost its connection goes on where it was, on whichever member.
+	before := listen(t, members[1], "lifecycle")
+	if _, err := members[0].Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": "mark"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string { return oneOf(before.events("profiles/mark"), "the mark") })
+	before.close()
+	for _, name := range []string{"missed1", "missed2", "missed3"} {
+		if _, err := members[2].Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() string { return oneOf(listeners[0].events("profiles/missed3"), "the last that was missed") })
+	after := listen(t, members[0], fmt.Sprintf("lifecycle&since=%d", before.newest))
+	if _, err := members[1].Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": "missed4"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string { return oneOf(after.events("profiles/missed4"), "what came after") })
+	var resumed []string
+	for _, line := range strip(after.events("")) {
+		resumed = append(resumed, line[strings.LastIndexByte(line, '/')+1:])
+	}
+	if diff := cmp.Diff([]string{"missed1", "missed2", "missed3", "missed4"}, resumed); diff != "" {
+		t.Errorf("resumed events (-want +got):\n%s", diff)
+	}
+	after.close()
+	for since, code := range map[string]int{"x": http.StatusBadRequest, "99999999": http.StatusBadRequest} {
+		if answer, err := members[0].Request(t.Context(), http.MethodGet, "/1.0/events?since="+since, nil, http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+		}); err != nil || answer.Code != code {
+			t.Errorf("since %s: %d, %v; want %d", since, answer.Code, err, code)
 		}
 	}
 	// Ends of operations are told by every member, each once.
