@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"muster/node"
 	"muster/state"
 	"muster/state/store"
@@ -257,13 +259,21 @@ func (c *Cluster) dropLeftover(ctx context.Context, intent *state.Intent) error 
 		return err
 	}
 	defer release()
+	// A move back to this member ends the intent by the ID that both ends know. From the
+	// renewal on it is refused, so that what is removed here can't become the instance's.
+	renewed := uuid.NewString()
+	if err := c.apply(ctx, store.Renew{ID: intent.ID, NewID: renewed}); errors.Is(err, state.ErrNotFound) {
+		return nil // it came after all, or somebody else removes it
+	} else if err != nil {
+		return err
+	}
 	if inst, err := c.store.View().Instance(intent.Project, input.Instance); err == nil && inst.Location == c.Self() {
-		return c.apply(ctx, store.End{ID: intent.ID}) // it came after all
+		return c.apply(ctx, store.End{ID: renewed}) // another of its name was made here
 	}
 	if err := c.node.Delete(ctx, left); err != nil {
 		return err
 	}
-	return c.apply(ctx, store.End{ID: intent.ID})
+	return c.apply(ctx, store.End{ID: renewed})
 }
 
 // arriving are the instances on their way here, whose root file systems are kept when
@@ -298,4 +308,26 @@ func (c *Cluster) resumeLeftover(ctx context.Context, intent *state.Intent) erro
 		return nil
 	}
 	return c.dropLeftover(ctx, intent)
+}
+
+// tendLeftovers removes, until ctx ends, what moves left here that could not be removed
+// at once.
+func (c *Cluster) tendLeftovers(ctx context.Context) error {
+	ticker := time.NewTicker(localsEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		for _, intent := range c.store.View().Intents(c.Self()) {
+			if intent.Subject != store.SubjectLeftover {
+				continue
+			}
+			if err := c.resumeLeftover(ctx, intent); err != nil && ctx.Err() == nil {
+				c.log.Error("remove what a move left here", "instance", intent.Name, "error", err)
+			}
+		}
+	}
 }

@@ -181,6 +181,7 @@ var commands = registry(
 	decoder[DeleteSnapshot],
 	decoder[Begin],
 	decoder[End],
+	decoder[Renew],
 )
 
 func registry(decoders ...func(json.RawMessage) (Command, error)) map[string]func(json.RawMessage) (Command, error) {

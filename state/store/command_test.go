@@ -118,6 +118,18 @@ func TestCommands(t *testing.T) {
 		"what ended is not ended again": {
 			append(instance("b8"), begin(SubjectInstance, "b8", "start"), End{ID: "startb8"}), End{ID: "startb8"}, state.ErrNotFound, `intent "startb8" not found`,
 		},
+		"what was renewed is not ended by the ID it had": {
+			[]Command{begin(SubjectLeftover, "b8/ant", "delete"), Renew{ID: "deleteb8/ant", NewID: "other"}}, End{ID: "deleteb8/ant"}, state.ErrNotFound, `intent "deleteb8/ant" not found`,
+		},
+		"but by its new one": {
+			[]Command{begin(SubjectLeftover, "b8/bee", "delete"), Renew{ID: "deleteb8/bee", NewID: "another"}}, End{ID: "another"}, nil, "",
+		},
+		"what came to its end is not renewed": {
+			[]Command{begin(SubjectLeftover, "b8/cat", "delete"), End{ID: "deleteb8/cat"}}, Renew{ID: "deleteb8/cat", NewID: "third"}, state.ErrNotFound, `intent "deleteb8/cat" not found`,
+		},
+		"only leftovers are renewed": {
+			append(instance("b13"), begin(SubjectInstance, "b13", "start")), Renew{ID: "startb13", NewID: "fourth"}, state.ErrInvalid, "not about a leftover",
+		},
 		"an intent ends for its own subject": {
 			join(instance("b9"), instance("b10"), []Command{begin(SubjectInstance, "b9", "stop")}), SetInstanceState{Project: project, Name: "b10", IntentID: "stopb9"}, state.ErrConflict, `is not about instance "b10"`,
 		},

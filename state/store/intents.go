@@ -40,6 +40,14 @@ type End struct {
 	Hint Hint
 }
 
+// Renew gives the open intent for a leftover another ID, so that no command that knows it
+// by the one it had can end it any more. An intent that is not open is ErrNotFound, one
+// for something else ErrInvalid.
+type Renew struct {
+	ID    string
+	NewID string
+}
+
 func (Begin) name() string { return "begin" }
 
 func (c Begin) apply(ctx context.Context, t *tx) error {
@@ -70,6 +78,24 @@ func (c End) apply(ctx context.Context, t *tx) error {
 		return nil // what it was about was never recorded
 	}
 	return err
+}
+
+func (Renew) name() string { return "renew" }
+
+func (c Renew) apply(ctx context.Context, t *tx) error {
+	intent, err := t.intent(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if intent.Subject != SubjectLeftover {
+		return state.Errorf(state.ErrInvalid, "intent %q is about a %s, not about a leftover", c.ID, intent.Subject)
+	}
+	if err := t.closeIntent(ctx, intent); err != nil {
+		return err
+	}
+	renewed := *intent
+	renewed.ID = c.NewID
+	return t.open(ctx, subject{intent.Subject, intent.Project, intent.Name}, renewed, "")
 }
 
 // busyMarks show in the subject of an intent what is under way for it, nothing when
