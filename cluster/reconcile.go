@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
-	"time"
 
 	"muster/node"
 	"muster/node/runtime"
@@ -262,49 +260,6 @@ func (c *Cluster) resumeNetwork(ctx context.Context, intent *state.Intent) error
 		return err
 	}
 	return c.apply(ctx, store.End{ID: intent.ID})
-}
-
-// AutoStart starts the instances that are to run: those with boot.autostart, and
-// without that key those that ran when the machine or the daemon went down.
-// Higher boot.autostart.priority comes first; boot.autostart.delay is waited for
-// after an instance.
-func (c *Cluster) AutoStart(ctx context.Context) {
-	type candidate struct {
-		inst     *state.Instance
-		priority int
-		delay    time.Duration
-	}
-	var list []candidate
-	view := c.store.View()
-	for _, inst := range view.InstancesOn(c.Self()) {
-		config, _, err := expand(view, inst.Project, inst.Profiles, inst.Config, inst.Devices)
-		if err != nil || inst.Status != state.StatusStopped || inst.Busy != "" {
-			continue
-		}
-		wanted := inst.Config["volatile.last_state.power"] == "RUNNING"
-		if value := config["boot.autostart"]; value != "" {
-			wanted, _ = state.ParseBool(value)
-		}
-		if !wanted {
-			continue
-		}
-		priority, _ := strconv.Atoi(config["boot.autostart.priority"])
-		delay, _ := strconv.Atoi(config["boot.autostart.delay"])
-		list = append(list, candidate{inst, priority, time.Duration(delay) * time.Second})
-	}
-	slices.SortStableFunc(list, func(a, b candidate) int { return b.priority - a.priority })
-	for _, candidate := range list {
-		inst := candidate.inst
-		err := c.changeState(ctx, inst.Project, inst.Name, StateChange{Action: "start"})
-		if err != nil && !errors.Is(err, state.ErrConflict) {
-			c.log.Error("start an instance by itself", "instance", inst.Name, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(candidate.delay):
-		}
-	}
 }
 
 // watch records what happens to instances by themselves, until ctx ends.

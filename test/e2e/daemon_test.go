@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -130,6 +131,42 @@ func TestTheDaemonsSubcommands(t *testing.T) {
 		}
 	}
 	m.Up()
+}
+
+// After a shutdown the daemon starts what ran, one after another. What somebody does
+// with an instance meanwhile stands: it is not started again behind their back.
+func TestAutoStartLeavesAloneWhatSomebodyDealtWith(t *testing.T) {
+	lab.NeedsRoot(t)
+	m := lab.Start(t, lab.Options{})
+	m.Busybox()
+	m.Muster("launch", "busybox", "first", "-c", "boot.autostart.priority=2", "-c", "boot.autostart.delay=3")
+	m.Muster("launch", "busybox", "stopped", "-c", "boot.autostart=true", "-c", "boot.autostart.priority=1")
+	m.Muster("launch", "busybox", "last")
+	m.Run("musterd", "shutdown")
+	if err := m.Exited(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.Up()
+	// While the delay after the first one runs.
+	m.Muster("start", "stopped")
+	m.Muster("stop", "stopped", "--force")
+	statuses := func() map[string]string {
+		found := map[string]string{}
+		for _, inst := range decode[[]struct{ Name, Status string }](t, mustGet(t, m, "/1.0/instances?recursion=1")) {
+			found[inst.Name] = inst.Status
+		}
+		return found
+	}
+	eventually(t, func() string {
+		if now := statuses(); now["last"] != "Running" {
+			return fmt.Sprintf("the instances are %v; want last to be started", now)
+		}
+		return ""
+	})
+	// "stopped" comes before "last", so it has been passed over.
+	if diff := cmp.Diff(map[string]string{"first": "Running", "stopped": "Stopped", "last": "Running"}, statuses()); diff != "" {
+		t.Errorf("after the daemon came up (-want +got):\n%s", diff)
+	}
 }
 
 // A service manager hands over the socket and hears when the daemon is ready.

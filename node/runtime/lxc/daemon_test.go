@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -62,11 +63,26 @@ func beDaemon(dir string) error {
 // init and monitor.
 func startDaemon(t *testing.T, dir string, spec runtime.Spec) (daemon *exec.Cmd, init, monitor int) {
 	t.Helper()
+	daemon, out := beginDaemon(t, dir, shim, spec)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the daemon said %q: %v", line, err)
+	}
+	if _, err := fmt.Sscan(line, &init, &monitor); err != nil {
+		t.Fatal(err)
+	}
+	return daemon, init, monitor
+}
+
+// beginDaemon runs a daemon that is about to start spec with a shim, and returns it
+// with what it prints.
+func beginDaemon(t *testing.T, dir, shim string, spec runtime.Spec) (*exec.Cmd, io.Reader) {
+	t.Helper()
 	text, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	daemon = exec.Command(os.Args[0])
+	daemon := exec.Command(os.Args[0])
 	daemon.Env = append(os.Environ(), daemonVariable+"="+dir, daemonVariable+"_SHIM="+shim)
 	daemon.Stdin = bytes.NewReader(text)
 	daemon.Stderr = os.Stderr
@@ -82,14 +98,44 @@ func startDaemon(t *testing.T, dir string, spec runtime.Spec) (daemon *exec.Cmd,
 		_ = daemon.Process.Kill()
 		_ = daemon.Wait()
 	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("the daemon said %q: %v", line, err)
-	}
-	if _, err := fmt.Sscan(line, &init, &monitor); err != nil {
+	return daemon, out
+}
+
+// A shim that the daemon started before it was killed may take its time: what comes
+// after the daemon waits for the container instead of taking its absence for true.
+func TestDaemonIsKilledBeforeTheMonitorIsThere(t *testing.T) {
+	r := open(t)
+	dir := filepath.Dir(filepath.Dir(r.LogFile("c1", "x")))
+	began := filepath.Join(t.TempDir(), "began")
+	slow := filepath.Join(t.TempDir(), "shim")
+	script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = start ] && { : >%s; /bin/sleep 0.5; }\nexec %s \"$@\"\n", began, shim)
+	if err := os.WriteFile(slow, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return daemon, init, monitor
+	daemon, _ := beginDaemon(t, dir, slow, spec(t, "c1"))
+	runtimetest.Eventually(t, func() string {
+		if _, err := os.Stat(began); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Wait()
+	if err := r.Cleanup(t.Context(), "c1"); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("Cleanup while the container is on its way: %v; want a conflict", err)
+	}
+	if _, err := r.Start(t.Context(), spec(t, "c1")); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("Start while the container is on its way: %v; want a conflict", err)
+	}
+	if list, err := r.List(t.Context()); err != nil || len(list) != 1 || list[0].InitPID == 0 {
+		t.Fatalf("List after the kill: %+v, %v; want c1 running", list, err)
+	}
+	if err := r.Stop(t.Context(), "c1", runtime.Stop{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	wantNothingLeft(t, r, "c1")
 }
 
 // Promise 3: killing the daemon never disturbs a running container, and what

@@ -65,10 +65,10 @@ func (r *Runtime) find(ctx context.Context, id string) (*container, error) {
 	}
 }
 
-// look says what is true now: a running container, or between: its monitor lives
-// and its init does not, since it starts, reboots or ends.
+// look says what is true now: a running container, or between: its monitor lives,
+// or is on its way, and its init does not, since it starts, reboots or ends.
 func (r *Runtime) look(id string) (c *container, between bool, err error) {
-	holder, err := wire.Holder(filepath.Join(r.run(id), wire.Monitor))
+	holder, coming, err := wire.Monitoring(filepath.Join(r.run(id), wire.Monitor))
 	if err != nil {
 		return nil, false, err
 	}
@@ -79,7 +79,7 @@ func (r *Runtime) look(id string) (c *container, between bool, err error) {
 			return nil, false, err
 		}
 	}
-	between = monitor != nil
+	between = monitor != nil || holder == 0 && coming
 	found, err := r.readState(id)
 	if err == nil && (monitor == nil || found.Monitor.Number == monitor.pid) {
 		init, ierr := openProcess(found.Init)

@@ -200,7 +200,17 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec) error {
 	// four times in a container's life and which refuses maps that are in no
 	// /etc/subuid; root can write them itself.
 	cmd.Env = []string{"PATH=/usr/sbin:/sbin"}
-	err = cmd.Run()
+	announced, err := wire.Announce(filepath.Join(r.run(spec.ID), wire.Monitor))
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", spec.ID, err)
+	}
+	cmd.ExtraFiles = []*os.File{announced}
+	err = cmd.Start()
+	// From here on it is the shim's alone.
+	_ = announced.Close()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

@@ -17,6 +17,7 @@
 #define SHIM_SOCKET 3 // a SOCK_SEQPACKET pair: answers with descriptors
 #define SHIM_INPUT 4  // a memfd: what to do, as fields that end in NUL
 #define SHIM_PIDFD 5  // the container's init
+#define SHIM_MONITOR 3 // start alone: the monitor file, its second byte locked
 
 // Exit codes of the subcommands themselves.
 #define SHIM_OK 0

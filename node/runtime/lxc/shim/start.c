@@ -87,17 +87,17 @@ static bool put_file(const char *run, const char *name, const char *text)
 
 // lock_monitor takes the lock that says which process is the monitor. It is a
 // record lock: the kernel drops it when this process ends, however it ends, no
-// child inherits it, and anybody may ask who holds it.
-static bool lock_monitor(const char *run)
+// child inherits it, and anybody may ask who holds it. The second byte was locked
+// by the daemon for whoever has this open file, so that at no moment a container
+// that is on its way looks like none; it is let go only then, and for all who have
+// the file. Another descriptor of the file must never be closed here: that would
+// drop the record lock (fcntl(2)).
+static bool lock_monitor(void)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	char path[4096];
-	int fd;
+	struct flock own = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	struct flock announced = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1 };
 
-	if (snprintf(path, sizeof(path), "%s/monitor", run) >= (int)sizeof(path))
-		return false;
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	return fd >= 0 && fcntl(fd, F_SETLK, &lock) == 0;
+	return fcntl(SHIM_MONITOR, F_SETLK, &own) == 0 && fcntl(SHIM_MONITOR, F_OFD_SETLK, &announced) == 0;
 }
 
 // starts_again says whether a container that ended with code is to run again: it
@@ -250,7 +250,7 @@ static void monitor(const char *dir, const char *id, const char *run)
 	char text[64];
 	int code = 1;
 
-	if (!lock_monitor(run))
+	if (!lock_monitor())
 		_exit(SHIM_BUSY);
 	for (int boots = 1;; boots++) {
 		struct lxc_container *c = lxc_container_new(id, dir);
@@ -288,9 +288,9 @@ int shim_start(int argc, char **argv)
 	// sent to them does not reach the container.
 	setsid();
 	umask(022);
-	if (!null_stdio() || chdir("/") < 0)
+	if (!null_stdio() || chdir("/") < 0 || fcntl(SHIM_MONITOR, F_SETFD, FD_CLOEXEC) < 0)
 		return SHIM_FAILED;
-	close_range(3, ~0U, 0);
+	close_range(SHIM_MONITOR + 1, ~0U, 0);
 
 	pid = fork();
 	if (pid < 0)

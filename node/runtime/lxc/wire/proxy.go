@@ -41,24 +41,3 @@ func Lock(file *os.File) (bool, error) {
 	}
 	return err == nil, err
 }
-
-// Holder returns the process that holds the record lock of the file at path, or
-// zero. The kernel answers: a process that is gone holds nothing.
-func Holder(path string) (int, error) {
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = file.Close() }()
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
-	if err := unix.FcntlFlock(file.Fd(), unix.F_GETLK, &lock); err != nil {
-		return 0, fmt.Errorf("ask who holds %s: %w", path, err)
-	}
-	if lock.Type == unix.F_UNLCK {
-		return 0, nil
-	}
-	return int(lock.Pid), nil
-}

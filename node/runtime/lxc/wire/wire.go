@@ -24,6 +24,8 @@ const (
 	Input = 4
 	// Pidfd is the container's init.
 	Pidfd = 5
+	// MonitorFile is what Announce returns; only "start" gets it.
+	MonitorFile = 3
 	// Proc is the host's /proc; the shim opens it itself.
 	Proc = 6
 )
@@ -43,7 +45,8 @@ const (
 	Seccomp = "seccomp"
 	// Init holds the arguments of init, if they are not the default.
 	Init = "init"
-	// Monitor is locked by the monitor as long as it lives.
+	// Monitor is locked by the monitor as long as it lives, and for it from before
+	// it starts.
 	Monitor = "monitor"
 	// State says which init runs, written by the shim.
 	State = "state"
