@@ -165,7 +165,8 @@ func TestTrustTokens(t *testing.T) {
 
 	t.Run("one of many clients gets in", func(t *testing.T) {
 		var clients sync.WaitGroup
-		statuses := make([]int, 4)
+		// Fewer than it takes to be made to wait for wrong secrets.
+		statuses := make([]int, 3)
 		for i := range statuses {
 			client := x.remote(selfSigned(t, "laptop", time.Now().Add(time.Hour)))
 			clients.Go(func() {
@@ -174,7 +175,7 @@ func TestTrustTokens(t *testing.T) {
 		}
 		clients.Wait()
 		slices.Sort(statuses)
-		if !slices.Equal(statuses, []int{201, 403, 403, 403}) {
+		if !slices.Equal(statuses, []int{201, 403, 403}) {
 			t.Errorf("statuses %v; want one 201", statuses)
 		}
 		entries := x.store.View().Certificates()
