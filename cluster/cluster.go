@@ -44,6 +44,8 @@ type Config struct {
 	// sure that it reaches a member that is about to be removed until forget is called.
 	Remote   Remote
 	Remember func(memberID string) (forget func())
+	// Left says whether this member was told that it was removed; nil as Remote.
+	Left func() bool
 	// Virtual holds the cluster's virtual address; nil for a server that never does.
 	Virtual VirtualAddress
 	// Joined notes for the next start that this member belongs to a cluster, of which
@@ -70,6 +72,8 @@ type Cluster struct {
 	keeper  keeper
 	placing placing
 	seating seating
+	// removals are those of members that this one carries out.
+	removals removals
 
 	// gossip is nil while this member takes no part in one.
 	gossip atomic.Pointer[gossip.Gossip]

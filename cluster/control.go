@@ -56,8 +56,10 @@ func (c *Cluster) Parts(ctx context.Context) (state.Parts, error) {
 }
 
 // plan is what can be carried out now of the roles that are wanted. A member that is not
-// in the log yet must have an empty one; and as long as one that is to vote has none,
-// nobody loses a vote.
+// in the log yet must have an empty one, and one that gets a vote must answer: a second
+// vote that goes to a member which has just died costs the first one its majority, and
+// the database's library then never lets the dead one vote when it is back, because it
+// has not heard that it may. As long as one that is to vote can't, nobody loses a vote.
 func (c *Cluster) plan(ctx context.Context, wanted, present map[string]store.Role, part func(state.Parts) state.Part) map[string]store.Role {
 	plan := map[string]store.Role{}
 	waiting := false
@@ -65,9 +67,16 @@ func (c *Cluster) plan(ctx context.Context, wanted, present map[string]store.Rol
 		if role == store.Worker {
 			continue
 		}
-		if _, there := present[id]; there || id == c.cfg.MemberID || c.partOf(ctx, id, part) == state.PartFresh {
+		before, there := present[id]
+		switch {
+		case id == c.cfg.MemberID || there && (role == before || role != store.Voter):
 			plan[id] = role
-		} else {
+		case there && c.partOf(ctx, id, part) == "":
+			plan[id] = before
+			waiting = true
+		case there || c.partOf(ctx, id, part) == state.PartFresh:
+			plan[id] = role
+		default:
 			waiting = waiting || role == store.Voter
 		}
 	}

@@ -236,8 +236,10 @@ func (c *Cluster) makePart(ctx context.Context, subject string, again bool) erro
 }
 
 func (c *Cluster) makeNew(ctx context.Context, p *part) (state.Config, error) {
-	if c.keeper.begin(p.subject) {
-		// A daemon before this one may have left something half-made.
+	_, there := c.keeper.has(p.subject)
+	if c.keeper.begin(p.subject) || there {
+		// A daemon before this one may have left something half-made, or a removal that
+		// was taken back something half-removed.
 		if err := p.remove(ctx); err != nil {
 			return nil, err
 		}

@@ -1,10 +1,8 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"time"
@@ -99,6 +97,9 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 			info.Message = "It is becoming a database member"
 		} else if known.Pending {
 			info.Message = "It gives its part of the database up"
+		}
+		if mark, _ := store.Leaving(m); mark != "" {
+			info.Message = "It is being removed"
 		}
 	}
 	return info
@@ -222,155 +223,4 @@ func (c *Cluster) RenameMember(ctx context.Context, name, newName string) error 
 		return err
 	}
 	return c.apply(ctx, store.RenameMember{Name: name, NewName: newName})
-}
-
-// RemoveMember takes a member out of the cluster for good: it loses its vote, its
-// connections are cut and it is refused from then on. It must have no instances. One
-// that is online gives up its parts of pools and networks first, and becomes a server of
-// its own again; one that is offline is removed with force only, because it can't be
-// told.
-func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) error {
-	if !c.Clustered() {
-		return errAlone()
-	}
-	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
-	if err != nil {
-		return err
-	}
-	view := c.store.View()
-	if len(view.Members()) == 1 {
-		return state.Errorf(state.ErrConflict, "member %q is the only one: a cluster keeps at least one", name)
-	}
-	if m.ID == c.cfg.MemberID {
-		return c.removeThroughAnother(ctx, view, name, force)
-	}
-	online, lost := c.Online(m.ID), m.Config[store.LostKey] != ""
-	if lost && force {
-		return c.apply(ctx, store.DeleteMember{Name: name, Instances: true})
-	}
-	if !force && !online {
-		return state.Errorf(state.ErrConflict, "member %q is offline and can't be told: use force to remove it all the same", name)
-	}
-	if instances := view.InstancesOn(name); len(instances) > 0 {
-		return state.Errorf(state.ErrConflict, "member %q has %d instances, %q among them: move or delete them first", name, len(instances), instances[0].Name)
-	}
-	for _, image := range view.Images("") {
-		if len(image.Members) == 1 && slices.Contains(image.Members, name) && !force {
-			return state.Errorf(state.ErrConflict, "image %.12s is on member %q only: delete it, or use force to lose it", image.Fingerprint, name)
-		}
-	}
-	if !online {
-		return c.apply(ctx, store.DeleteMember{Name: name})
-	}
-	if err := c.clear(ctx, m); err != nil {
-		if !force {
-			c.stay(ctx, name)
-			return err
-		}
-		c.log.Warn("a member is removed with what it has", "member", name, "error", err)
-	}
-	forget := c.cfg.Remember(m.ID)
-	defer forget()
-	if err := c.apply(ctx, store.DeleteMember{Name: name}); err != nil {
-		return err
-	}
-	if err := c.tellRemoved(ctx, name); err != nil {
-		c.log.Warn("tell a member that it was removed: delete its directory before it joins again", "member", name, "error", err)
-	}
-	return nil
-}
-
-// tellRemoved tells a member that it was removed. The connections to it are being cut at
-// this moment, so it may take more than one.
-func (c *Cluster) tellRemoved(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	for {
-		err := c.cfg.Remote.Request(ctx, name, "POST", "/internal/leave", struct{}{}, nil)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// removeThroughAnother lets another member remove this one.
-func (c *Cluster) removeThroughAnother(ctx context.Context, view *store.View, name string, force bool) error {
-	for _, other := range view.Members() {
-		if other.ID == c.cfg.MemberID || !c.Online(other.ID) {
-			continue
-		}
-		path := resource("", "cluster", "members", name)
-		if force {
-			path += "?force=1"
-		}
-		return c.cfg.Remote.Request(ctx, other.Name, "DELETE", path, nil, nil)
-	}
-	return state.Errorf(state.ErrUnavailable, "no other member is online to remove member %q", name)
-}
-
-// clear waits until a member takes no part in the consensus and has given up its parts
-// of all pools and networks.
-func (c *Cluster) clear(ctx context.Context, m *state.Member) error {
-	name := m.Name
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := c.apply(ctx, store.ClearMember{Name: name}); err != nil {
-		return err
-	}
-	var failed string
-	err := c.until(ctx, func(view *store.View) bool {
-		left := false
-		look := func(what string, locals state.Locals) {
-			local, there := locals[name]
-			left = left || there
-			if local.Message != "" {
-				failed = fmt.Sprintf("%s: %s", what, local.Message)
-			}
-		}
-		for _, pool := range view.Pools() {
-			look(poolSubject(pool.Name), pool.Locals)
-		}
-		for _, network := range view.Networks("") {
-			look(networkSubject(network.Name), network.Locals)
-		}
-		return !left || failed != ""
-	})
-	if failed != "" {
-		return state.Errorf(state.ErrConflict, "member %q can't give up what it has: %s; use force to remove it all the same", name, failed)
-	}
-	if err != nil {
-		return err
-	}
-	for {
-		out, err := c.askLeft(ctx, state.LogCoord, m.ID)
-		if out && err == nil {
-			out, err = c.askLeft(ctx, state.LogDatabase, m.ID)
-		}
-		if out && err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return state.Errorf(state.ErrUnavailable, "member %q still takes part in the consensus: %w", name, cmp.Or(err, ctx.Err()))
-		}
-	}
-}
-
-// stay takes the mark back from a member whose removal failed.
-func (c *Cluster) stay(ctx context.Context, name string) {
-	m, err := c.store.View().Member(name)
-	if err == nil {
-		config := maps.Clone(m.Config)
-		delete(config, store.LeavingKey)
-		err = c.finish(ctx, store.UpdateMember{Name: name, Description: m.Description, Config: config, Hint: store.Hint{Action: store.NoEvent}})
-	}
-	if err != nil {
-		c.log.Error("take back the removal of a member", "member", name, "error", err)
-	}
 }

@@ -26,6 +26,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tendImages(ctx) })
 	group.Go(func() error { return c.tellFacts(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
+	group.Go(func() error { return c.tendRemovals(ctx) })
 	if c.cfg.Coord != nil {
 		group.Go(func() error { return c.tendCertificate(ctx) })
 		group.Go(func() error { return c.tendVirtual(ctx) })

@@ -331,7 +331,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.cluster, err = cluster.New(cluster.Config{
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
-		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember,
+		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Left: m.left.Load,
 		Virtual: &virtual{m: m}, Joined: m.book.join,
 		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
 	})

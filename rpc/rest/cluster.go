@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"muster/cluster"
 	"muster/cluster/pki"
@@ -255,10 +256,12 @@ func (x members) list(r *http.Request) (any, error) {
 // showMember turns a member into what clients see; the result shares nothing with the
 // View.
 func showMember(m cluster.MemberInfo) api.ClusterMember {
+	config := maps.Clone(m.Config)
+	maps.DeleteFunc(config, func(key, _ string) bool { return strings.HasPrefix(key, "volatile.") })
 	return api.ClusterMember{
 		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
-			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(maps.Clone(m.Config)), Groups: slices.Clone(orNone(m.Groups)),
+			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(config), Groups: slices.Clone(orNone(m.Groups)),
 		},
 	}
 }

@@ -120,6 +120,7 @@ var commands = registry(
 	decoder[UpdateMember],
 	decoder[SetMemberFacts],
 	decoder[ClearMember],
+	decoder[StayMember],
 	decoder[CreateGroup],
 	decoder[UpdateGroup],
 	decoder[RenameGroup],

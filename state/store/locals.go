@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"maps"
-	"slices"
 
 	"muster/state"
 	"muster/state/store/sqlgen"
@@ -146,93 +145,27 @@ func leave(locals state.Locals) state.Locals {
 	return left
 }
 
-// joinLocals gives a member that joins its part of every pool and network, with what
-// the request says is different on it.
-func (t *tx) joinLocals(ctx context.Context, member string, pools, networks map[string]state.Config) error {
-	existing, err := loaders[KindPool](ctx, t.q)
-	if err != nil {
-		return err
-	}
-	for _, noun := range existing {
-		p := noun.(*state.Pool)
-		if p.Busy == "delete" || p.Locals.Pending() {
-			continue
-		}
-		p.Locals[member] = state.Local{Status: state.LocalCreating, Config: pools[p.Name]}
-		if err := t.savePool(ctx, p, silent, ""); err != nil {
-			return err
-		}
-	}
-	if existing, err = loaders[KindNetwork](ctx, t.q); err != nil {
-		return err
-	}
-	for _, noun := range existing {
-		n := noun.(*state.Network)
-		if n.Busy == "delete" || n.Locals.Pending() {
-			continue
-		}
-		n.Locals[member] = state.Local{Status: state.LocalCreating, Config: networks[n.Name]}
-		if err := t.saveNetwork(ctx, n, n.Name, silent, ""); err != nil {
-			return err
-		}
-	}
-	return nil
+// shared is a pool or network, as far as it is made of a part on each member.
+type shared struct {
+	subject
+	busy   string
+	locals state.Locals
+	// save records it after its locals were changed; settle does when a part went or was
+	// finished, which may end what is under way for it, or end it.
+	save, settle func(ctx context.Context) error
+	// unused is ErrConflict when a device uses it.
+	unused func(ctx context.Context) error
 }
 
-// dropLocals takes a member out of every pool and network. What was on no other, or was
-// waiting for this member alone to be gone, is forgotten.
-func (t *tx) dropLocals(ctx context.Context, member string) error {
-	pools, err := loaders[KindPool](ctx, t.q)
-	if err != nil {
-		return err
-	}
-	for _, noun := range pools {
-		p := noun.(*state.Pool)
-		if _, found := p.Locals[member]; !found {
-			continue
-		}
-		delete(p.Locals, member)
-		if err := t.settlePool(ctx, p, silent); err != nil {
-			return err
-		}
-	}
-	networks, err := loaders[KindNetwork](ctx, t.q)
-	if err != nil {
-		return err
-	}
-	for _, noun := range networks {
-		n := noun.(*state.Network)
-		if _, found := n.Locals[member]; !found {
-			continue
-		}
-		delete(n.Locals, member)
-		if err := t.settleNetwork(ctx, n, silent); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mentionsLocals gives the pools and networks of a renamed member the command's
-// revision: their locals name it.
-func (t *tx) mentionsLocals(ctx context.Context, member string) error {
+// eachShared goes through all pools and networks.
+func (t *tx) eachShared(ctx context.Context, do func(shared) error) error {
 	for _, kind := range []Kind{KindPool, KindNetwork} {
 		nouns, err := loaders[kind](ctx, t.q)
 		if err != nil {
 			return err
 		}
 		for _, noun := range nouns {
-			switch n := noun.(type) {
-			case *state.Pool:
-				if slices.Contains(n.Locals.Members(), member) {
-					err = t.savePool(ctx, n, silent, "")
-				}
-			case *state.Network:
-				if slices.Contains(n.Locals.Members(), member) {
-					err = t.saveNetwork(ctx, n, n.Name, silent, "")
-				}
-			}
-			if err != nil {
+			if err := do(t.shared(noun)); err != nil {
 				return err
 			}
 		}
@@ -240,70 +173,81 @@ func (t *tx) mentionsLocals(ctx context.Context, member string) error {
 	return nil
 }
 
-// LeavingKey is the configuration key of a member that is being removed: it takes no
-// part in the consensus any more.
-const LeavingKey = "volatile.leaving"
-
-// ClearMember begins the removal of a member. It marks it as leaving, and takes its
-// parts of all pools and networks away: the member removes them and drops each. A pool or
-// network that is on no other member is ErrConflict while a device uses it.
-type ClearMember struct {
-	Name string
-	Hint Hint
+func (t *tx) shared(noun any) shared {
+	if p, ok := noun.(*state.Pool); ok {
+		return shared{
+			subject: poolSubject(p.Name), busy: p.Busy, locals: p.Locals,
+			save:   func(ctx context.Context) error { return t.savePool(ctx, p, silent, "") },
+			settle: func(ctx context.Context) error { return t.settlePool(ctx, p, silent) },
+			unused: func(ctx context.Context) error { return t.poolUnused(ctx, p) },
+		}
+	}
+	n := noun.(*state.Network)
+	return shared{
+		subject: networkSubject(n.Project, n.Name), busy: n.Busy, locals: n.Locals,
+		save:   func(ctx context.Context) error { return t.saveNetwork(ctx, n, n.Name, silent, "") },
+		settle: func(ctx context.Context) error { return t.settleNetwork(ctx, n, silent) },
+		unused: func(ctx context.Context) error { return t.networkUnused(ctx, n) },
+	}
 }
 
-func (ClearMember) name() string { return "clear-member" }
+// joinLocals gives a member a part of every pool and network that it has none of, with
+// what is different on it. A part that it was to remove stays.
+func (t *tx) joinLocals(ctx context.Context, member string, own func(subject) state.Config) error {
+	return t.eachShared(ctx, func(s shared) error {
+		local, found := s.locals[member]
+		if s.busy == "delete" || s.locals.Pending() || found && local.Status != state.LocalDeleting {
+			return nil
+		}
+		if !found {
+			local.Config = own(s.subject)
+		}
+		s.locals[member] = state.Local{Status: state.LocalCreating, Config: local.Config}
+		return s.save(ctx)
+	})
+}
 
-func (c ClearMember) apply(ctx context.Context, t *tx) error {
-	m, err := t.member(ctx, c.Name)
-	if err != nil {
-		return err
-	}
-	m.Config[LeavingKey] = "true"
-	if err := t.saveMember(ctx, m, silent, ""); err != nil {
-		return err
-	}
-	pools, err := loaders[KindPool](ctx, t.q)
-	if err != nil {
-		return err
-	}
-	for _, noun := range pools {
-		p := noun.(*state.Pool)
-		local, found := p.Locals[c.Name]
-		if !found {
-			continue
+// dropLocals takes a member out of every pool and network. What was on no other, or was
+// waiting for this member alone to be gone, is forgotten.
+func (t *tx) dropLocals(ctx context.Context, member string) error {
+	return t.eachShared(ctx, func(s shared) error {
+		if _, found := s.locals[member]; !found {
+			return nil
 		}
-		if len(p.Locals) == 1 {
-			if err := t.poolUnused(ctx, p); err != nil {
+		delete(s.locals, member)
+		return s.settle(ctx)
+	})
+}
+
+// clearLocals has a member remove its parts of all pools and networks, and returns what
+// was different on it. A pool or network that is on no other member is ErrConflict while
+// a device uses it.
+func (t *tx) clearLocals(ctx context.Context, member string) (own map[string]state.Config, err error) {
+	own = map[string]state.Config{}
+	return own, t.eachShared(ctx, func(s shared) error {
+		local, found := s.locals[member]
+		if !found {
+			return nil
+		}
+		if len(s.locals) == 1 {
+			if err := s.unused(ctx); err != nil {
 				return err
 			}
 		}
+		own[s.String()] = local.Config
 		local.Status, local.Message = state.LocalDeleting, ""
-		p.Locals[c.Name] = local
-		if err := t.savePool(ctx, p, silent, ""); err != nil {
-			return err
+		s.locals[member] = local
+		return s.save(ctx)
+	})
+}
+
+// mentionsLocals gives the pools and networks of a renamed member the command's
+// revision: their locals name it.
+func (t *tx) mentionsLocals(ctx context.Context, member string) error {
+	return t.eachShared(ctx, func(s shared) error {
+		if _, found := s.locals[member]; !found {
+			return nil
 		}
-	}
-	networks, err := loaders[KindNetwork](ctx, t.q)
-	if err != nil {
-		return err
-	}
-	for _, noun := range networks {
-		n := noun.(*state.Network)
-		local, found := n.Locals[c.Name]
-		if !found {
-			continue
-		}
-		if len(n.Locals) == 1 {
-			if err := t.networkUnused(ctx, n); err != nil {
-				return err
-			}
-		}
-		local.Status, local.Message = state.LocalDeleting, ""
-		n.Locals[c.Name] = local
-		if err := t.saveNetwork(ctx, n, n.Name, silent, ""); err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.save(ctx)
+	})
 }

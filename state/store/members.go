@@ -3,7 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"strings"
 
 	"muster/state"
 	"muster/state/store/sqlgen"
@@ -52,7 +54,10 @@ type DeleteMember struct {
 	// Instances says that the member's instances, and what was under way on it, are
 	// forgotten with it.
 	Instances bool
-	Hint      Hint
+	// Mark, when not empty, is the removal that this ends: ErrConflict when it was taken
+	// over or taken back.
+	Mark string
+	Hint Hint
 }
 
 func (AddMember) name() string { return "add-member" }
@@ -100,7 +105,16 @@ func (c UpdateMember) apply(ctx context.Context, t *tx) error {
 		// Without the mark it would be let in again, with a database of its own.
 		return state.Errorf(state.ErrConflict, "member %q was given up when the cluster was recovered: it can only be removed", c.Name)
 	}
-	m.Description, m.Config, m.Domain = c.Description, c.Config, cmp.Or(c.Domain, m.Domain)
+	config := maps.Clone(c.Config)
+	if config == nil {
+		config = state.Config{}
+	}
+	for key, value := range m.Config {
+		if strings.HasPrefix(key, "volatile.") {
+			config[key] = value // the cluster's own, which users neither see nor change
+		}
+	}
+	m.Description, m.Config, m.Domain = c.Description, config, cmp.Or(c.Domain, m.Domain)
 	if len(c.Groups) > 0 {
 		m.Groups = slices.Compact(slices.Sorted(slices.Values(c.Groups)))
 		for _, group := range m.Groups {
@@ -233,6 +247,9 @@ func (c DeleteMember) apply(ctx context.Context, t *tx) error {
 	m, err := t.member(ctx, c.Name)
 	if err != nil {
 		return err
+	}
+	if mark, _ := Leaving(m); c.Mark != "" && mark != c.Mark {
+		return state.Errorf(state.ErrConflict, "the removal of member %q was taken over or taken back meanwhile: look at the members, and try again", c.Name)
 	}
 	settings, err := loadSettings(ctx, t.q)
 	if err != nil {

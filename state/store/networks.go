@@ -177,6 +177,9 @@ func (c SetNetworkLocal) apply(ctx context.Context, t *tx) error {
 	if local.Status == state.LocalDeleting && c.Local.Status != state.LocalDeleting {
 		return busy(networkSubject(c.Project, c.Name), "delete")
 	}
+	if local.Status != state.LocalDeleting && c.Local.Status == state.LocalDeleting {
+		return nil // the removal that did not succeed was taken back
+	}
 	n.Locals[c.Member] = c.Local
 	return t.settleNetwork(ctx, n, c.Hint)
 }
@@ -187,6 +190,9 @@ func (c DropNetworkLocal) apply(ctx context.Context, t *tx) error {
 	n, err := t.network(ctx, c.Project, c.Name)
 	if err != nil {
 		return err
+	}
+	if n.Locals[c.Member].Status != state.LocalDeleting {
+		return nil // its removal was taken back: it is made again
 	}
 	delete(n.Locals, c.Member)
 	return t.settleNetwork(ctx, n, c.Hint)

@@ -163,6 +163,9 @@ func (c SetPoolLocal) apply(ctx context.Context, t *tx) error {
 	if local.Status == state.LocalDeleting && c.Local.Status != state.LocalDeleting {
 		return busy(poolSubject(c.Name), "delete")
 	}
+	if local.Status != state.LocalDeleting && c.Local.Status == state.LocalDeleting {
+		return nil // the removal that did not succeed was taken back
+	}
 	p.Locals[c.Member] = c.Local
 	return t.settlePool(ctx, p, c.Hint)
 }
@@ -173,6 +176,9 @@ func (c DropPoolLocal) apply(ctx context.Context, t *tx) error {
 	p, err := t.pool(ctx, c.Name)
 	if err != nil {
 		return err
+	}
+	if p.Locals[c.Member].Status != state.LocalDeleting {
+		return nil // its removal was taken back: it is made again
 	}
 	delete(p.Locals, c.Member)
 	return t.settlePool(ctx, p, c.Hint)

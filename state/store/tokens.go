@@ -83,7 +83,13 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 		if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
 			return err
 		}
-		if err := t.joinLocals(ctx, c.Member.Name, c.Pools, c.Networks); err != nil {
+		err := t.joinLocals(ctx, c.Member.Name, func(s subject) state.Config {
+			if s.kind == SubjectNetwork {
+				return c.Networks[s.name]
+			}
+			return c.Pools[s.name]
+		})
+		if err != nil {
 			return err
 		}
 	}
