@@ -64,7 +64,7 @@ lint: deps ## gofmt, go vet, golangci-lint, the shape of the house
 generate: deps ## regenerate what is generated and checked in
 	cd state/store && $(SQLC) generate
 	cd rpc/peer/proto && $(BUF) generate
-	$(GO) test ./rpc/rest/... -run OpenAPI -update
+	$(GO) test ./rpc/rest -run OpenAPI -update
 
 image-busybox: build ## make bin/busybox.tar.xz, a small real image
 	bin/muster image build busybox --output bin/busybox.tar.xz

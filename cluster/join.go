@@ -120,6 +120,17 @@ type JoinRequest struct {
 	Networks map[string]state.Config `json:"networks,omitempty"`
 }
 
+// JoinQuestion is what a machine asks before it wants to join.
+type JoinQuestion struct {
+	Name   string `json:"name"`
+	Secret string `json:"secret"`
+	// Protocol is its JoinProtocol.
+	Protocol int `json:"protocol"`
+	// Pools and Networks are as in JoinRequest.
+	Pools    map[string]state.Config `json:"pools,omitempty"`
+	Networks map[string]state.Config `json:"networks,omitempty"`
+}
+
 // Peer is where a member is.
 type Peer struct {
 	ID      string `json:"id"`
@@ -136,24 +147,24 @@ type JoinAnswer struct {
 	Peers       []Peer     `json:"peers"`
 }
 
+// CheckJoin says why a server that shows a join token could not join with the
+// configuration that it brings, or nil. The token stays good.
+func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
+	if _, err := c.joinToken(ctx, ask.Name, ask.Secret, ask.Protocol); err != nil {
+		return err
+	}
+	return checkJoinConfig(c.store.View(), ask.Pools, ask.Networks)
+}
+
 // AdmitMember checks who wants to join, records the new member and uses its token up,
 // in one step. From then on it is a member that is not up yet. Nothing is recorded
 // when anything is wrong.
 func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer, error) {
-	if !c.Clustered() {
-		return JoinAnswer{}, errAlone()
-	}
-	if err := c.store.Barrier(ctx); err != nil {
-		return JoinAnswer{}, err
-	}
-	view := c.store.View()
-	token, err := joinToken(view, join)
+	token, err := c.joinToken(ctx, join.Name, join.Secret, join.Protocol)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	if join.Protocol != JoinProtocol {
-		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", join.Protocol, JoinProtocol)
-	}
+	view := c.store.View()
 	if err := usable(join.Address); err != nil {
 		return JoinAnswer{}, err
 	}
@@ -168,14 +179,8 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if len(view.Members()) >= maxMembers {
 		return JoinAnswer{}, state.Errorf(state.ErrConflict, "the cluster has %d members; more than %d are not supported", len(view.Members()), maxMembers)
 	}
-	if op, err := c.ops.Get(token.Operation); err != nil || op.Final() {
-		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
-			return JoinAnswer{}, err
-		}
-		return JoinAnswer{}, state.Errorf(state.ErrForbidden, "this join token was withdrawn: ask for a new one")
-	}
-	if err := checkJoinConfig(view, join); err != nil {
-		return JoinAnswer{}, err
+	if err := checkJoinConfig(view, join.Pools, join.Networks); err != nil {
+		return JoinAnswer{}, fmt.Errorf("field \"member_config\": %w", err)
 	}
 	certificate, err := c.cfg.Identity.SignMember([]byte(join.Request), join.MemberID, c.now())
 	if err != nil {
@@ -224,56 +229,93 @@ func (c *Cluster) Membership(ctx context.Context, certificate []byte) (bool, err
 
 // checkJoinConfig refuses configuration for pools and networks that do not exist, or
 // that is not the joining server's to choose.
-func checkJoinConfig(view *store.View, join JoinRequest) error {
-	for _, name := range slices.Sorted(maps.Keys(join.Pools)) {
+func checkJoinConfig(view *store.View, pools, networks map[string]state.Config) error {
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
 		pool, err := view.Pool(name)
 		if err != nil {
-			return fmt.Errorf("field \"member_config\": %w", err)
+			return err
 		}
 		config := maps.Clone(pool.Config)
-		for key, value := range join.Pools[name] {
+		for key, value := range pools[name] {
 			if !state.PoolLocalKey(key) {
-				return state.Errorf(state.ErrInvalid, "field \"member_config\": key %q of storage pool %q holds for all members; a joining server may choose source and size", key, name)
+				return state.Errorf(state.ErrInvalid, "key %q of storage pool %q holds for all members; a joining server may choose source and size", key, name)
 			}
 			config[key] = value
 		}
 		if err := storage.Validate(state.Pool{Name: name, Driver: pool.Driver, Config: config}); err != nil {
-			return fmt.Errorf("field \"member_config\": %w", err)
+			return err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(join.Networks)) {
+	for _, name := range slices.Sorted(maps.Keys(networks)) {
 		network, err := view.Network(state.DefaultProject, name)
 		if err != nil {
-			return fmt.Errorf("field \"member_config\": %w", err)
+			return err
 		}
 		config := maps.Clone(network.Config)
-		for key, value := range join.Networks[name] {
+		for key, value := range networks[name] {
 			if !state.NetworkLocalKey(key) {
-				return state.Errorf(state.ErrInvalid, "field \"member_config\": key %q of network %q holds for all members; a joining server may choose bridge.external_interfaces", key, name)
+				return state.Errorf(state.ErrInvalid, "key %q of network %q holds for all members; a joining server may choose bridge.external_interfaces", key, name)
 			}
 			config[key] = value
 		}
 		if err := state.ValidateNetworkConfig(config); err != nil {
-			return fmt.Errorf("field \"member_config\": %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
-// joinToken finds the token whose secret the joining server shows.
-func joinToken(view *store.View, join JoinRequest) (*state.Token, error) {
-	sum := sha256.Sum256([]byte(join.Secret))
-	shown := []byte(hex.EncodeToString(sum[:]))
-	for _, token := range view.Tokens() {
-		if token.Purpose != "member" || subtle.ConstantTimeCompare([]byte(token.SecretHash), shown) == 0 {
-			continue
+// ErrJoinSecret refuses a secret that is no join token's, or no longer.
+var ErrJoinSecret = state.Errorf(state.ErrForbidden, "the join token is unknown, was used already or was withdrawn: ask for a new one, which \"muster cluster add\" makes on a member")
+
+// joinToken finds the token whose secret a joining server shows, and checks that it
+// could be used now, under that name and with that version of the members' protocol.
+func (c *Cluster) joinToken(ctx context.Context, name, secret string, protocol int) (*state.Token, error) {
+	if !c.Clustered() {
+		return nil, errAlone()
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return nil, err
+	}
+	token := tokenOf(c.store.View(), secret)
+	switch {
+	case token == nil:
+		return nil, ErrJoinSecret
+	case token.Name != name:
+		return nil, state.Errorf(state.ErrForbidden, "this join token is for member %q, not %q", token.Name, name)
+	case !token.ExpiresAt.IsZero() && c.now().After(token.ExpiresAt):
+		return nil, state.Errorf(state.ErrForbidden, "this join token expired at %s: ask for a new one, which \"muster cluster add\" makes on a member", token.ExpiresAt.Format(time.RFC3339))
+	case protocol != JoinProtocol:
+		return nil, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", protocol, JoinProtocol)
+	}
+	op, err := c.ops.Get(token.Operation)
+	if errors.Is(err, state.ErrNotFound) {
+		// Another member may have made it just now: then the token has come by the one
+		// log, and its operation is still to come by the other.
+		if err := c.cfg.Coord.Barrier(ctx); err != nil {
+			return nil, err
 		}
-		if token.Name != join.Name {
-			return nil, state.Errorf(state.ErrForbidden, "this join token is for member %q, not %q", token.Name, join.Name)
-		}
+		op, err = c.ops.Get(token.Operation)
+	}
+	if err == nil && !op.Final() {
 		return token, nil
 	}
-	return nil, state.Errorf(state.ErrForbidden, "the join token is unknown, was used already or was withdrawn: ask for a new one")
+	if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return nil, err
+	}
+	return nil, state.Errorf(state.ErrForbidden, "this join token was withdrawn: ask for a new one, which \"muster cluster add\" makes on a member")
+}
+
+// tokenOf finds the join token that has the secret, or nil.
+func tokenOf(view *store.View, secret string) *state.Token {
+	sum := sha256.Sum256([]byte(secret))
+	shown := []byte(hex.EncodeToString(sum[:]))
+	for _, token := range view.Tokens() {
+		if token.Purpose == "member" && subtle.ConstantTimeCompare([]byte(token.SecretHash), shown) == 1 {
+			return token
+		}
+	}
+	return nil
 }
 
 // Fresh says why this server can't join a cluster, or nil: what it has would be lost.

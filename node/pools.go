@@ -34,6 +34,15 @@ func (n *Node) CreatePool(ctx context.Context, pool state.Pool) (state.Config, e
 	return config, nil
 }
 
+// CheckPool says why CreatePool would refuse a pool on this machine, or nil.
+func (n *Node) CheckPool(ctx context.Context, pool state.Pool) error {
+	opened, err := storage.Open(ctx, n.storageConfig(), pool)
+	if err != nil {
+		return err
+	}
+	return opened.Check(ctx)
+}
+
 // OpenPool mounts a pool that was created before.
 func (n *Node) OpenPool(ctx context.Context, pool state.Pool) error {
 	opened, err := storage.Open(ctx, n.storageConfig(), pool)

@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +27,9 @@ import (
 
 // joinTimeout bounds what a joining server asks of the cluster.
 const joinTimeout = 30 * time.Second
+
+// answerTimeout bounds how long one member may take to be reached.
+const answerTimeout = 5 * time.Second
 
 // joiningFile holds what a server that was admitted has yet to become. From the
 // moment it exists this server is a member of the cluster; whoever finds it finishes
@@ -66,72 +72,116 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(cluster.JoinRequest{
+	var answer cluster.JoinAnswer
+	err = askCluster(ctx, join, "/internal/join", cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
 		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol,
 		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
 		Pools: join.Pools, Networks: join.Networks,
-	})
+	}, &answer)
+	if err != nil {
+		return err
+	}
+	encoded, err := json.Marshal(joining{Answer: answer, Key: string(key)})
+	if err != nil {
+		return err
+	}
+	return writeWhole(filepath.Join(m.dir, joiningFile), encoded)
+}
+
+// JoinTerms implements rest.Daemon.
+func (m *member) JoinTerms(ctx context.Context, join rest.JoinSpec) ([]api.ClusterMemberConfigKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	if err := m.cluster.Fresh(); err != nil {
+		return nil, err
+	}
+	var terms rest.InternalJoinTerms
+	err := askCluster(ctx, join, "/internal/join/terms", cluster.JoinQuestion{
+		Name: join.Name, Secret: join.Secret, Protocol: cluster.JoinProtocol, Pools: join.Pools, Networks: join.Networks,
+	}, &terms)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(join.Pools)) {
+		if err := m.node.CheckPool(ctx, state.Pool{Name: name, Driver: terms.Drivers[name], Config: join.Pools[name]}); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(join.Networks)) {
+		for port := range strings.SplitSeq(join.Networks[name]["bridge.external_interfaces"], ",") {
+			if _, err := net.InterfaceByName(strings.TrimSpace(port)); err != nil {
+				return nil, state.Errorf(state.ErrInvalid, "network %s: this server has no interface %q", name, strings.TrimSpace(port))
+			}
+		}
+	}
+	return terms.MemberConfig, nil
+}
+
+// askCluster asks the members of a cluster in turn, until one of them has answered or
+// refused.
+func askCluster(ctx context.Context, join rest.JoinSpec, path string, question, answer any) error {
+	body, err := json.Marshal(question)
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, address := range join.Addresses {
-		answer, err := admission(ctx, address, join.Fingerprint, body)
-		if state.Kind(err) != nil && !errors.Is(err, state.ErrUnavailable) {
+		err := askMember(ctx, address, join.Fingerprint, path, body, answer)
+		if err == nil || state.Kind(err) != nil && !errors.Is(err, state.ErrUnavailable) {
 			return err
 		}
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
+		if failed != nil {
+			err = state.Errorf(state.ErrUnavailable, "%w; %w", failed, err)
 		}
-		encoded, err := json.Marshal(joining{Answer: answer, Key: string(key)})
-		if err != nil {
-			return err
+		if failed = err; ctx.Err() != nil {
+			break
 		}
-		return writeWhole(filepath.Join(m.dir, joiningFile), encoded)
 	}
 	return failed
 }
 
-// admission asks one member of the cluster.
-func admission(ctx context.Context, address, fingerprint string, body []byte) (cluster.JoinAnswer, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		// The token pins the cluster's certificate; nothing else is to be trusted.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if got := pki.Fingerprint(s.PeerCertificates[0]); !strings.EqualFold(got, fingerprint) {
-				return state.Errorf(state.ErrForbidden, "the server at %s shows certificate %.12s, the token is for %.12s: it is another cluster's", address, got, fingerprint)
-			}
-			return nil
+// askMember asks one member of the cluster.
+func askMember(ctx context.Context, address, fingerprint, path string, body []byte, answer any) error {
+	client := http.Client{Transport: &http.Transport{
+		// A member that is dead or stands still must leave time to ask the others.
+		DialContext: (&net.Dialer{Timeout: answerTimeout}).DialContext, TLSHandshakeTimeout: answerTimeout,
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			// The token pins the cluster's certificate; nothing else is to be trusted.
+			InsecureSkipVerify: true,
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if got := pki.Fingerprint(s.PeerCertificates[0]); !strings.EqualFold(got, fingerprint) {
+					return state.Errorf(state.ErrForbidden, "the server at %s shows certificate %.12s, the token is for %.12s: it is another cluster's", address, got, fingerprint)
+				}
+				return nil
+			},
 		},
-	}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+"/internal/join", bytes.NewReader(body))
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+path, bytes.NewReader(body))
 	if err != nil {
-		return cluster.JoinAnswer{}, state.Errorf(state.ErrInvalid, "address %q: %w", address, err)
+		return state.Errorf(state.ErrInvalid, "address %q: %w", address, err)
 	}
 	response, err := client.Do(request)
 	if errors.Is(err, state.ErrForbidden) {
-		return cluster.JoinAnswer{}, err
+		return err
 	}
 	if err != nil {
-		return cluster.JoinAnswer{}, state.Errorf(state.ErrUnavailable, "the cluster can't be reached at %s: %w", address, err)
+		return state.Errorf(state.ErrUnavailable, "the cluster can't be reached at %s: %w", address, err)
 	}
 	defer response.Body.Close()
 	var envelope api.Response
 	if err := json.NewDecoder(io.LimitReader(response.Body, 16<<20)).Decode(&envelope); err != nil {
-		return cluster.JoinAnswer{}, state.Errorf(state.ErrUnavailable, "the server at %s does not answer as a member would: %w", address, err)
+		return state.Errorf(state.ErrUnavailable, "the server at %s does not answer as a member would: %w", address, err)
 	}
 	if envelope.Type != api.SyncResponse {
 		kind := state.ErrInvalid
 		if envelope.ErrorCode >= http.StatusInternalServerError {
 			kind = state.ErrUnavailable
 		}
-		return cluster.JoinAnswer{}, state.Errorf(kind, "the cluster refuses: %s", envelope.Error)
+		return state.Errorf(kind, "the cluster refuses: %s", envelope.Error)
 	}
-	var answer cluster.JoinAnswer
-	return answer, json.Unmarshal(envelope.Metadata, &answer)
+	return json.Unmarshal(envelope.Metadata, answer)
 }
 
 // reach tries whether the server with that certificate answers at an address, and not

@@ -126,17 +126,8 @@ func (p *Pool) Create(ctx context.Context) (config state.Config, err error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := p.settle(); err != nil {
-		return nil, p.fault(err, "create")
-	}
-	if p.ready.Load() {
-		return nil, state.Errorf(state.ErrExists, "storage pool %s exists and is mounted", p.name)
-	}
-	if entries, err := os.ReadDir(p.root); err == nil && len(entries) > 0 {
-		return nil, state.Errorf(state.ErrExists, "storage pool %s: %s is there already and not empty; move it away", p.name, p.root)
-	}
-	if err := p.drv.check(ctx); err != nil {
-		return nil, p.fault(err, "create")
+	if err := p.vacant(ctx); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -163,6 +154,33 @@ func (p *Pool) Create(ctx context.Context) (config state.Config, err error) {
 		return nil, p.fault(err, "create")
 	}
 	return config, nil
+}
+
+// Check says why Create would refuse to make the pool, or nil.
+func (p *Pool) Check(ctx context.Context) error {
+	unlock, err := p.whole.write(ctx, "pool")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return p.vacant(ctx)
+}
+
+// vacant says why the pool can't be made; the caller holds whole.
+func (p *Pool) vacant(ctx context.Context) error {
+	if err := p.settle(); err != nil {
+		return p.fault(err, "create")
+	}
+	if p.ready.Load() {
+		return state.Errorf(state.ErrExists, "storage pool %s exists and is mounted", p.name)
+	}
+	if entries, err := os.ReadDir(p.root); err == nil && len(entries) > 0 {
+		return state.Errorf(state.ErrExists, "storage pool %s: %s is there already and not empty; move it away", p.name, p.root)
+	}
+	if err := p.drv.check(ctx); err != nil {
+		return p.fault(err, "create")
+	}
+	return nil
 }
 
 // settle makes the directory of all pools and learns its real path, which is

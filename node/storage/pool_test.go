@@ -106,6 +106,9 @@ func TestPoolSources(t *testing.T) {
 			if !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Create = %v, want ErrInvalid with %q", err, tc.want)
 			}
+			if got := p.Check(t.Context()); got == nil || got.Error() != err.Error() {
+				t.Errorf("Check = %v; want what Create says: %v", got, err)
+			}
 			// Undoing it must not touch what was there before.
 			noError(t, p.Delete(t.Context()))
 			if data, err := os.ReadFile(file); err != nil || string(data) != "data" {
@@ -131,8 +134,12 @@ func TestPoolInAGivenDirectory(t *testing.T) {
 			dir := filepath.Join(scratch(t), `x,y:z w`)
 			noError(t, os.Mkdir(dir, 0o711))
 			p := poolIn(t, dir, driver, state.Config{"source": source})
+			noError(t, p.Check(t.Context()))
 			config, err := p.Create(t.Context())
 			noError(t, err)
+			if err := p.Check(t.Context()); !errors.Is(err, state.ErrExists) {
+				t.Errorf("Check of one that is there = %v, want ErrExists", err)
+			}
 			if config["source"] != source {
 				t.Errorf("recorded source %q, want %q", config["source"], source)
 			}

@@ -27,6 +27,26 @@ func (c *Client) EnableCluster(ctx context.Context, name string) error {
 	return c.send(ctx, request{method: http.MethodPut, path: at("cluster"), body: put})
 }
 
+// JoinTerms asks the server for the keys that may differ on it in the cluster that put
+// would make it join, and whether it could join with those that put has. Nothing is
+// changed, and a join token stays good. Servers of LXD know no such question.
+func (c *Client) JoinTerms(ctx context.Context, put api.ClusterPut) ([]api.ClusterMemberConfigKey, error) {
+	put.Enabled = true
+	if put.MemberConfig == nil {
+		put.MemberConfig = []api.ClusterMemberConfigKey{}
+	}
+	const path = "/internal/cluster/terms"
+	envelope, _, err := c.call(ctx, request{method: http.MethodPost, path: path, body: put})
+	if err != nil {
+		return nil, err
+	}
+	var keys []api.ClusterMemberConfigKey
+	if err := json.Unmarshal(envelope.Metadata, &keys); err != nil {
+		return nil, fmt.Errorf("answer to POST %s: %w", path, err)
+	}
+	return keys, nil
+}
+
 // JoinCluster makes the server a member of the cluster that the token, or the
 // address and the certificate, lead to. Over a unix socket it returns when the
 // server is up as a member; over the network when the cluster has admitted it,

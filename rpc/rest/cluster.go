@@ -2,16 +2,19 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"muster/cluster"
 	"muster/cluster/pki"
 	"muster/rpc/rest/api"
 	"muster/rpc/rest/machine"
+	"muster/rpc/rest/password"
 	"muster/state"
 	"muster/state/store"
 )
@@ -23,6 +26,10 @@ type MemberStore interface {
 	Member(ctx context.Context, name string) (cluster.MemberInfo, error)
 	EnableCluster(ctx context.Context, name string) error
 	CreateJoinToken(ctx context.Context, name string) (cluster.OperationInfo, error)
+	// CheckJoin says why a server that shows a join token could not join with the
+	// configuration that it brings, or nil. A secret that is no join token's is
+	// cluster.ErrJoinSecret, also for AdmitMember.
+	CheckJoin(ctx context.Context, ask cluster.JoinQuestion) error
 	AdmitMember(ctx context.Context, join cluster.JoinRequest) (cluster.JoinAnswer, error)
 	UpdateMember(ctx context.Context, name string, change cluster.MemberChange, expect state.Revision) error
 	RenameMember(ctx context.Context, name, newName string) error
@@ -37,6 +44,15 @@ type MemberStore interface {
 // InternalMembership is the answer to POST /internal/membership.
 type InternalMembership struct {
 	Member bool `json:"member"`
+}
+
+// InternalJoinTerms is the answer to POST /internal/join/terms.
+type InternalJoinTerms struct {
+	// MemberConfig are the keys that may differ on the joining server.
+	MemberConfig []api.ClusterMemberConfigKey `json:"member_config"`
+	// Drivers are those of the storage pools, by the pools' names: the joining server
+	// knows for itself what they need.
+	Drivers map[string]string `json:"drivers"`
 }
 
 // JoinSpec says which cluster this server is to join, and as whom.
@@ -63,7 +79,8 @@ type members struct {
 	daemon     Daemon
 	host       Host
 	// pools is nil on a server without storage.
-	pools PoolStore
+	pools  PoolStore
+	damper *password.Damper
 }
 
 func (x members) routes() []route {
@@ -128,6 +145,16 @@ func (x members) routes() []route {
 			summary: "Admit a server that shows a join token", body: cluster.JoinRequest{}, returns: cluster.JoinAnswer{},
 		},
 		{
+			pattern: "POST /internal/join/terms", access: public, handle: x.terms,
+			summary: "Tell a server that shows a join token what it may choose, and whether it may choose that", body: cluster.JoinQuestion{}, returns: InternalJoinTerms{},
+			description: "The token stays good.",
+		},
+		{
+			pattern: "POST /internal/cluster/terms", access: admin, handle: x.ask,
+			summary: "Ask the cluster that this server is to join what it may choose, and whether it may choose that", body: api.ClusterPut{}, returns: []api.ClusterMemberConfigKey{},
+			description: "The body is that of the PUT /1.0/cluster that is to come. Nothing is changed, and a join token stays good.",
+		},
+		{
 			pattern: "POST /internal/membership", access: public, handle: x.membership,
 			summary: "Tell a server that shows a member's certificate whether it still is a member", returns: InternalMembership{},
 		},
@@ -135,15 +162,18 @@ func (x members) routes() []route {
 }
 
 func (x members) show(*http.Request) (any, error) {
-	shown := api.Cluster{Enabled: x.store.Clustered(), MemberConfig: []api.ClusterMemberConfigKey{}}
-	if !shown.Enabled {
-		return shown, nil
+	if !x.store.Clustered() {
+		return api.Cluster{MemberConfig: []api.ClusterMemberConfigKey{}}, nil
 	}
-	shown.ServerName = x.host.Name()
+	return api.Cluster{Enabled: true, ServerName: x.host.Name(), MemberConfig: memberConfig(x.view())}, nil
+}
+
+// memberConfig are the keys that may differ on a server that joins.
+func memberConfig(view *store.View) []api.ClusterMemberConfigKey {
+	keys := []api.ClusterMemberConfigKey{}
 	ask := func(entity, name, key, description string) {
-		shown.MemberConfig = append(shown.MemberConfig, api.ClusterMemberConfigKey{Entity: entity, Name: name, Key: key, Description: description})
+		keys = append(keys, api.ClusterMemberConfigKey{Entity: entity, Name: name, Key: key, Description: description})
 	}
-	view := x.view()
 	for _, pool := range view.Pools() {
 		ask("storage-pool", pool.Name, "source", fmt.Sprintf("%q property for storage pool %q", "source", pool.Name))
 		if pool.Driver == "btrfs" {
@@ -155,7 +185,7 @@ func (x members) show(*http.Request) (any, error) {
 			ask("network", network.Name, "bridge.external_interfaces", fmt.Sprintf("%q property for network %q", "bridge.external_interfaces", network.Name))
 		}
 	}
-	return shown, nil
+	return keys
 }
 
 // hasLocal reports whether some member has set the key.
@@ -185,6 +215,9 @@ func (x members) put(r *http.Request) (any, error) {
 	join, err := joinSpec(req)
 	if err != nil {
 		return nil, err
+	}
+	if join.ServerAddress == "" {
+		return nil, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")
 	}
 	if err := x.daemon.Join(r.Context(), join); err != nil {
 		return nil, err
@@ -231,9 +264,6 @@ func joinSpec(req api.ClusterPut) (JoinSpec, error) {
 			entity[key.Name] = state.Config{}
 		}
 		entity[key.Name][key.Key] = key.Value
-	}
-	if spec.ServerAddress == "" {
-		return spec, state.Errorf(state.ErrInvalid, "field \"server_address\" is missing: want the address at which the other members reach this one, such as 192.0.2.7:8443")
 	}
 	return spec, nil
 }
@@ -372,7 +402,56 @@ func (x members) admit(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return x.store.AdmitMember(r.Context(), req)
+	var answer cluster.JoinAnswer
+	err = x.damped(r, func() (err error) {
+		answer, err = x.store.AdmitMember(r.Context(), req)
+		return err
+	})
+	return answer, err
+}
+
+func (x members) terms(r *http.Request) (any, error) {
+	req, err := decode[cluster.JoinQuestion](r)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.damped(r, func() error { return x.store.CheckJoin(r.Context(), req) }); err != nil {
+		return nil, err
+	}
+	view := x.view()
+	terms := InternalJoinTerms{MemberConfig: memberConfig(view), Drivers: map[string]string{}}
+	for _, pool := range view.Pools() {
+		terms.Drivers[pool.Name] = pool.Driver
+	}
+	return terms, nil
+}
+
+// damped makes guessing the secret of a join token slow for who calls.
+func (x members) damped(r *http.Request, check func() error) error {
+	source := hostOf(CallerOf(r.Context()).Address)
+	if wait := x.damper.Wait(source, time.Now()); wait > 0 {
+		return state.Errorf(state.ErrForbidden, "too many wrong join tokens came from this address: try again in %s", wait.Round(time.Second))
+	}
+	err := check()
+	switch {
+	case errors.Is(err, cluster.ErrJoinSecret):
+		x.damper.Wrong(source, time.Now()) // the check takes its time
+	case err == nil:
+		x.damper.Right(source)
+	}
+	return err
+}
+
+func (x members) ask(r *http.Request) (any, error) {
+	req, err := decode[api.ClusterPut](r)
+	if err != nil {
+		return nil, err
+	}
+	join, err := joinSpec(req)
+	if err != nil {
+		return nil, err
+	}
+	return x.daemon.JoinTerms(r.Context(), join)
 }
 
 var _ MemberStore = (*cluster.Cluster)(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"muster/rpc/rest/api"
 	"muster/state"
 	"muster/state/store"
 )
@@ -18,6 +19,10 @@ type Daemon interface {
 	// Join makes this server a member of another's cluster, which it becomes soon
 	// after Join has returned. When it fails nothing has changed.
 	Join(ctx context.Context, join JoinSpec) error
+	// JoinTerms asks the cluster that a Join would lead to for the keys that may differ
+	// on this server, and whether the cluster and this machine could do with the pools
+	// and networks as join has them. Nothing is changed, and a join token stays good.
+	JoinTerms(ctx context.Context, join JoinSpec) ([]api.ClusterMemberConfigKey, error)
 	// Leave makes this server, which was removed from its cluster, one of its own again
 	// soon after it returns.
 	Leave(ctx context.Context) error

@@ -46,7 +46,7 @@ func table(cfg Config) []route {
 		add(internal{cfg.Daemon}.routes())
 	}
 	if cfg.Members != nil {
-		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host, cfg.Pools}.routes())
+		add(members{view, cfg.Members, cfg.Operations, cfg.Daemon, cfg.Host, cfg.Pools, &password.Damper{}}.routes())
 	}
 	if cfg.Groups != nil {
 		add(groups{view, cfg.Groups}.routes())

@@ -287,7 +287,7 @@ func TestClusterCommands(t *testing.T) {
 		third.Purges()
 		token := first.Muster("-q", "cluster", "add", "m3")
 		refused(t, third, "yes\nyes\n"+token, []string{"init"}, "no answer to")
-		out, err := run(third, "yes\nyes\n"+token+lab.Address()+"\n\n", "muster", "init")
+		out, err := run(third, "yes\nyes\n"+token+lab.Address()+"\n\n\n", "muster", "init")
 		if err != nil || !strings.Contains(out, "Made this server the member m3 of the cluster") {
 			t.Fatalf("muster init: %v: %s", err, out)
 		}

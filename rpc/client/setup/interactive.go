@@ -32,7 +32,7 @@ func Interactive(ctx context.Context, c *client.Client, in io.Reader, out io.Wri
 		return Result{}, err
 	}
 	q := questions{in: bufio.NewReader(in), out: out}
-	m, err := q.membership(server, reachedAt(server, c.Local()))
+	m, err := q.membership(server, reachedAt(server, c.Local()), termsOf(ctx, c))
 	if err != nil {
 		return Result{}, err
 	}
@@ -182,12 +182,23 @@ func (q questions) network(opts *Options, networks []api.Network) error {
 	return nil
 }
 
+// hopeless is a problem that no other answer to the question would mend.
+type hopeless struct{ error }
+
 // ask repeats the question until the answer passes.
 func (q questions) ask(question, proposal string, check func(string) error) (string, error) {
+	var problem error
 	for {
-		fmt.Fprintf(q.out, "%s [%s]: ", question, proposal)
+		shown := question
+		if proposal != "" {
+			shown += " [" + proposal + "]"
+		}
+		fmt.Fprint(q.out, shown, ": ")
 		line, err := q.in.ReadString('\n')
 		if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
+			if problem != nil {
+				return "", fmt.Errorf("%w to %q that would do: %w", ErrNoAnswer, question, problem)
+			}
 			return "", fmt.Errorf("%w to %q: %w", ErrNoAnswer, question, err)
 		}
 		answer := strings.TrimSpace(line)
@@ -197,9 +208,12 @@ func (q questions) ask(question, proposal string, check func(string) error) (str
 		if check == nil {
 			return answer, nil
 		}
-		problem := check(answer)
+		problem = check(answer)
 		if problem == nil {
 			return answer, nil
+		}
+		if end, ok := errors.AsType[hopeless](problem); ok {
+			return "", end.error
 		}
 		fmt.Fprintln(q.out, problem)
 	}

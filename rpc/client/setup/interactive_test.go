@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"muster/rpc/client"
 	"muster/rpc/client/yamldoc"
 	"muster/rpc/rest/api"
 )
@@ -130,15 +131,116 @@ func TestMembershipQuestions(t *testing.T) {
 					return "203.0.113.7:8443"
 				}
 				return "192.0.2.2:8443"
-			})
+			}, func(string, []api.ClusterMemberConfigKey) ([]api.ClusterMemberConfigKey, error) { return nil, nil })
 			if (err != nil) != tc.wantErr || tc.wantErr && !errors.Is(err, ErrNoAnswer) {
 				t.Fatalf("error %v, want one: %v\n%s", err, tc.wantErr, out.String())
 			}
-			if !tc.wantErr && got != tc.want {
-				t.Errorf("%+v, want %+v\n%s", got, tc.want, out.String())
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(membership{})); !tc.wantErr && diff != "" {
+				t.Errorf("(-want +got):\n%s\n%s", diff, out.String())
 			}
 			if !strings.Contains(out.String(), tc.said) {
 				t.Errorf("it did not say %q:\n%s", tc.said, out.String())
+			}
+		})
+	}
+}
+
+// What may differ on a server is asked for when the cluster has said what that is, and
+// each answer is tried there.
+func TestMemberConfigQuestions(t *testing.T) {
+	key := func(entity, name, key, value string) api.ClusterMemberConfigKey {
+		return api.ClusterMemberConfigKey{Entity: entity, Name: name, Key: key, Value: value}
+	}
+	keys := []api.ClusterMemberConfigKey{
+		key("storage-pool", "data", "source", ""), key("storage-pool", "data", "size", ""), key("network", "lan", "bridge.external_interfaces", ""),
+	}
+	refused := func(code int, sentence string) error { return &client.Error{Code: code, Message: sentence} }
+	good := api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: "ab", Secret: "good", Addresses: []string{"192.0.2.1:8443"}}.String()
+	used := api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: "ab", Secret: "used", Addresses: []string{"192.0.2.1:8443"}}.String()
+	far := api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: "ab", Secret: "far", Addresses: []string{"192.0.2.9:8443"}}.String()
+	full := api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: "ab", Secret: "full", Addresses: []string{"192.0.2.1:8443"}}.String()
+	for name, tc := range map[string]struct {
+		answers []string
+		// spent is how often the token may be shown before it is gone; 0 is always.
+		spent   int
+		want    []api.ClusterMemberConfigKey
+		said    []string
+		notSaid []string
+		wantErr string
+	}{
+		"return takes the defaults": {
+			answers: []string{good, "", "", "", ""},
+			said: []string{
+				"Choose source for storage pool data (empty for the default): ", "Choose size for storage pool data", "Choose bridge.external_interfaces for network lan",
+			},
+		},
+		"what is chosen is passed on": {
+			answers: []string{good, "", "", "200MiB", "eth1"},
+			want:    []api.ClusterMemberConfigKey{key("storage-pool", "data", "size", "200MiB"), key("network", "lan", "bridge.external_interfaces", "eth1")},
+		},
+		"a source has its own size": {
+			answers: []string{good, "", "/dev/sdb", ""},
+			want:    []api.ClusterMemberConfigKey{key("storage-pool", "data", "source", "/dev/sdb")},
+			notSaid: []string{"Choose size"},
+		},
+		"an answer that is refused, then a good one": {
+			answers: []string{good, "", "sdb", "/dev/sdb", ""},
+			want:    []api.ClusterMemberConfigKey{key("storage-pool", "data", "source", "/dev/sdb")},
+			said:    []string{`"sdb" is not an absolute path`},
+		},
+		"a token that was used, then a good one": {
+			answers: []string{used, good, "", "", "", ""},
+			said:    []string{"was used already"},
+		},
+		"only a token that was used": {
+			answers: []string{used},
+			said:    []string{"was used already"},
+			notSaid: []string{"Address at which", "Choose"},
+			wantErr: `no answer to "Join token" that would do: the join token was used already`,
+		},
+		"a cluster out of reach":    {answers: []string{far}, notSaid: []string{"Address at which"}, wantErr: "give the token again once a member is up"},
+		"a server that can't join":  {answers: []string{full, good}, notSaid: []string{"Address at which"}, wantErr: "this server has instances"},
+		"a token that is withdrawn": {answers: []string{good, "", "/dev/sdb", "/dev/sdc"}, spent: 1, wantErr: "was withdrawn"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			q := questions{in: bufio.NewReader(strings.NewReader(strings.Join(append([]string{"yes", "yes"}, tc.answers...), "\n") + "\n")), out: &out}
+			shown := 0
+			got, err := q.membership(api.Server{}, func(string) string { return "192.0.2.2:8443" }, func(text string, chosen []api.ClusterMemberConfigKey) ([]api.ClusterMemberConfigKey, error) {
+				shown++
+				switch {
+				case tc.spent != 0 && shown > tc.spent:
+					return nil, refused(400, "the join token was withdrawn")
+				case text == used:
+					return nil, refused(400, "the join token was used already")
+				case text == far:
+					return nil, refused(503, "the cluster can't be reached at 192.0.2.9:8443")
+				case text == full:
+					return nil, refused(409, "this server has instances")
+				}
+				for _, c := range chosen {
+					if c.Key == "source" && !strings.HasPrefix(c.Value, "/") {
+						return nil, refused(400, `"sdb" is not an absolute path`)
+					}
+				}
+				return keys, nil
+			})
+			if tc.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.wantErr) {
+					t.Errorf("error %v, want %q in it\n%s", err, tc.wantErr, out.String())
+				}
+			} else if diff := cmp.Diff(membership{name: "m2", address: "192.0.2.2:8443", token: good, config: tc.want}, got, cmp.AllowUnexported(membership{})); err != nil || diff != "" {
+				t.Errorf("%v (-want +got):\n%s\n%s", err, diff, out.String())
+			}
+			for _, said := range tc.said {
+				if !strings.Contains(out.String(), said) {
+					t.Errorf("it did not say %q:\n%s", said, out.String())
+				}
+			}
+			for _, said := range tc.notSaid {
+				if strings.Contains(out.String(), said) {
+					t.Errorf("it said %q:\n%s", said, out.String())
+				}
 			}
 		})
 	}
