@@ -58,6 +58,9 @@ type InstanceSource struct {
 // checked before anything is recorded, and the name is taken at once, so of two
 // callers that want it one is told immediately (ErrExists).
 func (c *Cluster) CreateInstance(ctx context.Context, spec InstanceSpec) (OperationInfo, error) {
+	if err := c.mustHost(); err != nil {
+		return OperationInfo{}, err
+	}
 	plan, err := c.planCreate(ctx, spec)
 	if err != nil {
 		return OperationInfo{}, err

@@ -114,6 +114,8 @@ type JoinRequest struct {
 	Fingerprint string `json:"fingerprint"`
 	// Request is a certificate request in PEM form, made by pki.MakeRequest.
 	Request string `json:"request"`
+	// Witness says that it is to vote and to host nothing.
+	Witness bool `json:"witness,omitempty"`
 	// Pools and Networks are the configuration keys that differ on this member, by the
 	// names of storage pools and networks.
 	Pools    map[string]state.Config `json:"pools,omitempty"`
@@ -189,11 +191,18 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err := c.cfg.Reach(ctx, join.Address, join.Fingerprint); err != nil {
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
 	}
+	config := state.Config{}
+	if join.Witness {
+		if len(join.Pools)+len(join.Networks) > 0 {
+			return JoinAnswer{}, state.Errorf(state.ErrInvalid, "field \"member_config\": a witness has no storage pools and no networks: leave it out")
+		}
+		config[store.WitnessKey] = "true"
+	}
 	err = c.apply(ctx, store.ConsumeToken{
 		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
 		Pools: join.Pools, Networks: join.Networks,
 		Member: &state.Member{
-			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Capacity: join.Capacity, Certificate: string(certificate), CreatedAt: c.now(),
+			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Capacity: join.Capacity, Certificate: string(certificate), CreatedAt: c.now(), Config: config,
 		},
 	})
 	if err != nil {

@@ -330,13 +330,18 @@ func (c *Cluster) onlineByName(view *store.View, name string) bool {
 	return err == nil && c.Online(member.ID)
 }
 
-// everywhere gives every member a part with the given configuration.
-func (c *Cluster) everywhere(config state.Config) state.Locals {
+// everywhere gives every member that hosts a part with the given configuration.
+func (c *Cluster) everywhere(config state.Config) (state.Locals, error) {
 	locals := state.Locals{}
 	for _, m := range c.store.View().Members() {
-		locals[m.Name] = state.Local{Config: config}
+		if !store.Witness(m) {
+			locals[m.Name] = state.Local{Config: config}
+		}
 	}
-	return locals
+	if len(locals) == 0 {
+		return nil, errNobodyHosts()
+	}
+	return locals, nil
 }
 
 // memberKeys refuses keys in the configuration of the whole that differ from member to

@@ -86,6 +86,9 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	if c.cfg.Coord.Coordinator().Member == m.ID {
 		info.Roles = append(info.Roles, roleCoordinator)
 	}
+	if store.Witness(m) {
+		info.Roles = append(info.Roles, roleWitness)
+	}
 	switch known.Verdict {
 	case coord.Offline:
 		info.Status = "Offline"

@@ -84,6 +84,9 @@ func (c *Cluster) DefineNetwork(ctx context.Context, created state.Network) erro
 	for key := range whole {
 		return state.Errorf(state.ErrInvalid, "config key %q of a network holds for all members: give it without ?target= (--target)", key)
 	}
+	if err := c.mustHost(); err != nil {
+		return err
+	}
 	return c.apply(ctx, store.DefineNetwork{Project: created.Project, Name: created.Name, Type: created.Type, Member: c.Self(), Config: local})
 }
 
@@ -101,7 +104,11 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	if err := c.memberKeys("network", local); err != nil {
 		return err
 	}
-	created.Config, created.Locals = whole, c.everywhere(local)
+	locals, err := c.everywhere(local)
+	if err != nil {
+		return err
+	}
+	created.Config, created.Locals = whole, locals
 	subject := networkSubject(created.Name)
 	c.keeper.begin(subject)
 	if err := c.apply(ctx, store.CreateNetwork{Network: created}); err != nil {
@@ -168,6 +175,9 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 	}
 	defer release()
 	self := c.Self()
+	if _, found := before.Locals[self]; !found {
+		return state.Errorf(state.ErrNotFound, "network %q is not on member %q", changed.Name, self)
+	}
 	kept := before.Locals[self].Config
 	filled, err := network.FillDefaults(changed.Config)
 	if err != nil {

@@ -72,7 +72,7 @@ func (c *Cluster) Place(ctx context.Context, spec InstanceSpec, target string) (
 }
 
 // targetExists refuses a target, the name of a member or "@" and a group, that names
-// nothing.
+// nothing, or a member that never hosts.
 func (c *Cluster) targetExists(ctx context.Context, target string) error {
 	name, isGroup := strings.CutPrefix(target, "@")
 	if target == "" {
@@ -82,7 +82,10 @@ func (c *Cluster) targetExists(ctx context.Context, target string) error {
 		_, err := found(ctx, c, func(v *store.View) (*state.Group, error) { return v.Group(name) })
 		return err
 	}
-	_, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+	if err == nil && store.Witness(m) {
+		err = errWitness(name)
+	}
 	return err
 }
 
@@ -152,6 +155,9 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 			if found {
 				member.Status = string(known.Verdict)
 			}
+		}
+		if store.Witness(m) {
+			member.Online, member.Status = false, "a witness, which hosts no instances"
 		}
 		for _, part := range []*int64{&member.Capacity.CPU, &member.Capacity.Memory, &member.Capacity.Disk} {
 			if *part == 0 {

@@ -76,6 +76,9 @@ func (c *Cluster) DefinePool(ctx context.Context, pool state.Pool) error {
 	for key := range whole {
 		return state.Errorf(state.ErrInvalid, "config key %q of a storage pool holds for all members: give it without ?target= (--target)", key)
 	}
+	if err := c.mustHost(); err != nil {
+		return err
+	}
 	return c.apply(ctx, store.DefinePool{Name: pool.Name, Driver: pool.Driver, Member: c.Self(), Config: local})
 }
 
@@ -92,12 +95,16 @@ func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
 			return err
 		}
 	}
-	pool.Config, pool.Locals = whole, c.everywhere(local)
+	locals, err := c.everywhere(local)
+	if err != nil {
+		return err
+	}
+	pool.Config, pool.Locals = whole, locals
 	c.keeper.begin(poolSubject(pool.Name))
 	if err := c.apply(ctx, store.CreatePool{Pool: pool}); err != nil {
 		return err
 	}
-	err := c.tendPart(ctx, poolSubject(pool.Name), true)
+	err = c.tendPart(ctx, poolSubject(pool.Name), true)
 	if others := c.made(ctx, poolSubject(pool.Name), poolLocals(pool.Name)); err == nil {
 		err = others
 	}
@@ -153,6 +160,9 @@ func (c *Cluster) UpdatePool(ctx context.Context, changed state.Pool, here bool,
 	}
 	defer release()
 	self := c.Self()
+	if _, found := before.Locals[self]; !found {
+		return state.Errorf(state.ErrNotFound, "storage pool %q is not on member %q", changed.Name, self)
+	}
 	kept := before.Locals[self].Config
 	whole, own, err := c.splitUpdate("storage pool", before.Config, changed.Config, kept, here, state.PoolLocalKey)
 	if err != nil {

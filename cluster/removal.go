@@ -135,7 +135,7 @@ func (c *Cluster) removeThroughAnother(ctx context.Context, view *store.View, na
 			path += "?force=1"
 		}
 		err := c.cfg.Remote.Request(ctx, other.Name, "DELETE", path, nil, nil)
-		if kind := state.Kind(err); err != nil && (kind == nil || kind == state.ErrUnavailable) && c.hasLeft(ctx) {
+		if refused := state.Kind(err) != nil && !errors.Is(err, state.ErrUnavailable); err != nil && !refused && c.hasLeft(ctx) {
 			return nil
 		}
 		return err

@@ -230,7 +230,7 @@ func (c *Cluster) replicate(ctx context.Context, view *store.View) error {
 	}
 	var online []string
 	for _, m := range view.Members() {
-		if c.onlineByName(view, m.Name) {
+		if c.onlineByName(view, m.Name) && !store.Witness(m) {
 			online = append(online, m.Name)
 		}
 	}

@@ -21,10 +21,13 @@ const (
 	// These two follow from who leads; the log does not hold them.
 	roleLeader      = "database-leader"
 	roleCoordinator = "coordinator"
+	// roleWitness is a member's own choice.
+	roleWitness = "witness"
 )
 
-// Roles are all that a member can have; the cluster gives them.
-var Roles = []string{roleDatabase, roleStandby, roleLeader, roleCoordinator}
+// Roles are all that a member can have; the cluster gives them, and a member that is
+// started as a witness is one.
+var Roles = []string{roleDatabase, roleStandby, roleLeader, roleCoordinator, roleWitness}
 
 // How many members vote and stand by unless the settings say otherwise
 // (DESIGN.md §1).
@@ -43,11 +46,12 @@ const rolesEvery = 300 * time.Millisecond
 // stands by keeps its place while nobody else wants it, so that a member which starts
 // anew need not begin with an empty log.
 //
-// Votes are spread over failure domains, by member ID; members that are in none, or in
-// the default one, fail on their own.
+// A witness that is online votes before all others. The other votes are spread over
+// failure domains, by member ID; members that are in none, or in the default one, fail on
+// their own.
 //
 // Members that are leaving lose their part before they go, as long as others are left.
-func decideRoles(members []coord.Member, leaving map[string]bool, domains map[string]string, maxVoters, maxStandby int) map[string]store.Role {
+func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, domains map[string]string, maxVoters, maxStandby int) map[string]store.Role {
 	decided := map[string]store.Role{}
 	ranked := slices.DeleteFunc(slices.Clone(members), func(m coord.Member) bool { return leaving[m.ID] })
 	if len(ranked) == 0 {
@@ -87,10 +91,19 @@ func decideRoles(members []coord.Member, leaving map[string]bool, domains map[st
 		}
 		return 0
 	}
+	first := func(a, b coord.Member) int {
+		switch {
+		case witnesses[a.ID] == witnesses[b.ID]:
+			return 0
+		case witnesses[a.ID]:
+			return -1
+		}
+		return 1
+	}
 	for range max(want, 1) {
-		// Whoever is there comes first, then who is alone in its domain.
+		// Whoever is there comes first, then witnesses, then who is alone in its domain.
 		best := slices.MinFunc(ranked, func(a, b coord.Member) int {
-			return cmp.Or(cmp.Compare(rank(a)/3, rank(b)/3), cmp.Compare(crowd(a), crowd(b)), better(a, b))
+			return cmp.Or(cmp.Compare(rank(a)/3, rank(b)/3), first(a, b), cmp.Compare(crowd(a), crowd(b)), better(a, b))
 		})
 		decided[best.ID] = store.Voter
 		voting[domains[best.ID]]++
@@ -196,13 +209,13 @@ func (c *Cluster) decide(ctx context.Context) error {
 	if err := c.takeOver(ctx, view); err != nil {
 		return err
 	}
-	leaving, domains := map[string]bool{}, map[string]string{}
+	leaving, witnesses, domains := map[string]bool{}, map[string]bool{}, map[string]string{}
 	for _, m := range view.Members() {
-		domains[m.ID] = m.Domain
+		domains[m.ID], witnesses[m.ID] = m.Domain, store.Witness(m)
 		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
 	}
 	members := c.cfg.Coord.Members()
-	wanted := decideRoles(members, leaving, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
+	wanted := decideRoles(members, leaving, witnesses, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
 	for _, m := range members {
 		if role := wanted[m.ID]; roleOf(m) != role {
 			c.log.Info("a member's role changes", "member", m.Name, "role", role)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,7 +11,8 @@ import (
 )
 
 func TestDecideRoles(t *testing.T) {
-	// A member is "name role" with a "-" before it when it is offline.
+	// A member is "name role" with a "-" before it when it is offline and a "!" after it
+	// when it is a witness.
 	member := func(spec string) coord.Member {
 		m := coord.Member{Verdict: coord.Online}
 		if spec[0] == '-' {
@@ -50,16 +52,20 @@ func TestDecideRoles(t *testing.T) {
 		"fewer votes wanted":                   {[]string{"av", "bv", "cv", "ds"}, "", 1, 0, "vwww"},
 		"the last one stays, leaving or not":   {[]string{"av"}, "a", 3, 4, "v"},
 		"who votes is not who comes first":     {[]string{"a", "b", "cv"}, "", 1, 0, "wwv"},
+		"a witness takes a vote from others":   {[]string{"av", "bv", "cv", "d!"}, "", 3, 4, "vvsv"},
+		"and loses it when it is lost":         {[]string{"as", "bv", "cv", "-dv!"}, "", 3, 4, "vvvs"},
+		"two hosts and a witness":              {[]string{"av", "bs", "c!"}, "", 3, 4, "vvv"},
 		"three left of five keep an odd count": {[]string{"av", "bv", "-cv", "-dv"}, "", 5, 4, "vvvs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var members []coord.Member
-			leaving := map[string]bool{}
+			leaving, witnesses := map[string]bool{}, map[string]bool{}
 			for _, spec := range tc.members {
-				members = append(members, member(spec))
+				members = append(members, member(strings.TrimSuffix(spec, "!")))
+				witnesses[members[len(members)-1].ID] = strings.HasSuffix(spec, "!")
 			}
 			leaving[tc.leaving] = true
-			decided := decideRoles(members, leaving, nil, tc.voters, tc.standby)
+			decided := decideRoles(members, leaving, witnesses, nil, tc.voters, tc.standby)
 			got := ""
 			for _, m := range members {
 				got += map[store.Role]string{store.Voter: "v", store.Standby: "s", store.Worker: "w"}[decided[m.ID]]
@@ -79,7 +85,7 @@ func TestVotesAreSpreadOverFailureDomains(t *testing.T) {
 		online("a", store.Voter), online("b", store.Voter), online("c", store.Voter), online("d", store.Standby), online("e", store.Worker), online("f", store.Worker),
 	}
 	voters := func(domains map[string]string) string {
-		decided, votes := decideRoles(members, nil, domains, 3, 2), ""
+		decided, votes := decideRoles(members, nil, nil, domains, 3, 2), ""
 		for _, m := range members {
 			if decided[m.ID] == store.Voter {
 				votes += m.ID

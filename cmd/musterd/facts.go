@@ -134,6 +134,9 @@ func (p placement) Others() []string {
 	return names
 }
 
+// Host implements rest.Placement.
+func (p placement) Host() (string, error) { return p.m.cluster.Host() }
+
 // Member implements rest.Placement.
 func (p placement) Member(name string) bool {
 	_, err := p.m.store.View().Member(name)

@@ -77,7 +77,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
 		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol,
 		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
-		Pools: join.Pools, Networks: join.Networks,
+		Pools: join.Pools, Networks: join.Networks, Witness: m.witness,
 	}, &answer)
 	if err != nil {
 		return err
@@ -102,6 +102,9 @@ func (m *member) JoinTerms(ctx context.Context, join rest.JoinSpec) ([]api.Clust
 	}, &terms)
 	if err != nil {
 		return nil, err
+	}
+	if m.witness {
+		return nil, nil // it has no part of pools and networks
 	}
 	for _, name := range slices.Sorted(maps.Keys(join.Pools)) {
 		if err := m.node.CheckPool(ctx, state.Pool{Name: name, Driver: terms.Drivers[name], Config: join.Pools[name]}); err != nil {

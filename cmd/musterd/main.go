@@ -47,7 +47,8 @@ foreground, until SIGTERM. Containers go on without it.
 MUSTER_DIR chooses its directory (default ` + defaultDir + `); daemons with
 different directories run side by side.`,
 		Example: `  musterd --group adm
-  MUSTER_DIR=/srv/two musterd --verbose`,
+  MUSTER_DIR=/srv/two musterd --verbose
+  musterd --witness`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -58,6 +59,7 @@ different directories run side by side.`,
 	}
 	root.Flags().StringVar(&options.group, "group", "", "group whose members may use the local socket")
 	root.Flags().StringVar(&options.logfile, "logfile", "", "write the log to this file besides standard error")
+	root.Flags().BoolVar(&options.witness, "witness", false, "vote in the cluster and host nothing: two hosts and a witness outlive the loss of one")
 	root.PersistentFlags().BoolVarP(&options.debug, "debug", "d", false, "log everything")
 	root.PersistentFlags().BoolVarP(&options.verbose, "verbose", "v", false, "log what happens")
 	root.AddCommand(initCommand(), waitReadyCommand(), shutdownCommand(), activateCommand(), sqlCommand(), clusterCommand(), &cobra.Command{

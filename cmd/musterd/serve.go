@@ -29,6 +29,7 @@ import (
 	"muster/node/network"
 	"muster/node/runtime"
 	"muster/node/runtime/lxc"
+	"muster/node/runtime/sim"
 	"muster/rpc/mux"
 	"muster/rpc/peer"
 	"muster/rpc/rest"
@@ -41,11 +42,14 @@ type serveOptions struct {
 	group          string
 	logfile        string
 	debug, verbose bool
+	// witness says that this member votes and hosts nothing.
+	witness bool
 }
 
 // member is everything of one running daemon.
 type member struct {
 	dir      string
+	witness  bool
 	log      *slog.Logger
 	identity *pki.Identity
 	mux      *mux.Mux
@@ -117,7 +121,7 @@ func serve(ctx context.Context, options serveOptions) error {
 		}
 	}()
 	for {
-		again, err := serveOnce(ctx, dir, log, group, &local)
+		again, err := serveOnce(ctx, dir, log, group, options.witness, &local)
 		if err != nil || !again {
 			return err
 		}
@@ -126,7 +130,7 @@ func serve(ctx context.Context, options serveOptions) error {
 }
 
 // serveOnce is one life of the daemon; again says that it is to begin another.
-func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, local *net.Listener) (again bool, err error) {
+func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, witness bool, local *net.Listener) (again bool, err error) {
 	if err := errors.Join(finishLeaving(dir), finishJoining(dir)); err != nil {
 		return false, err
 	}
@@ -139,7 +143,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, loc
 		}
 		return *local, nil
 	}
-	m := &member{dir: dir, began: time.Now(), ended: make(chan struct{}), socket: socket}
+	m := &member{dir: dir, witness: witness, began: time.Now(), ended: make(chan struct{}), socket: socket}
 	defer m.close(ctx)
 	err = m.open(ctx, log, group)
 	if errors.Is(err, errEnded) {
@@ -367,15 +371,9 @@ func (m *member) locationOf(id string) string {
 }
 
 func (m *member) openNode(ctx context.Context) error {
-	shim, err := program("muster-shim")
-	if err != nil {
+	if err := m.openRuntime(ctx); err != nil {
 		return err
 	}
-	m.runtime, err = lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
-	if err != nil {
-		return err
-	}
-	m.driver = m.runtime.Driver()
 	images, err := image.Open(image.Config{Dir: filepath.Join(m.dir, "images"), Log: m.log})
 	if err != nil {
 		return err
@@ -392,6 +390,25 @@ func (m *member) openNode(ctx context.Context) error {
 		Dir: m.dir, Runtime: m.runtime, Images: images, Networks: networks, IDMap: ids, Log: m.log,
 	})
 	return errors.Join(err, ctx.Err())
+}
+
+// openRuntime opens what runs containers. A witness runs none, and needs neither liblxc
+// nor what comes with it: it has a runtime that only keeps books, which stay empty.
+func (m *member) openRuntime(ctx context.Context) error {
+	if m.witness {
+		m.runtime, m.driver = sim.New(sim.Config{}), runtime.Driver{Name: "none"}
+		return nil
+	}
+	shim, err := program("muster-shim")
+	if err != nil {
+		return err
+	}
+	m.runtime, err = lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
+	if err != nil {
+		return err
+	}
+	m.driver = m.runtime.Driver()
+	return nil
 }
 
 // program finds one of our programs beside this one, or in PATH.
@@ -444,7 +461,11 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.rest.Serve(ctx, local) })
-	if err := m.cluster.Reconcile(ctx); err != nil {
+	err := m.cluster.SetWitness(ctx, m.witness)
+	if err == nil {
+		err = m.cluster.Reconcile(ctx)
+	}
+	if err != nil {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}

@@ -289,7 +289,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	config := maps.Clone(m.Config)
 	maps.DeleteFunc(config, func(key, _ string) bool { return strings.HasPrefix(key, "volatile.") })
 	return api.ClusterMember{
-		ServerName: m.Name, URL: "https://" + m.Address, Database: len(m.Roles) > 0, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
+		ServerName: m.Name, URL: "https://" + m.Address, Database: slices.ContainsFunc(m.Roles, func(role string) bool { return strings.HasPrefix(role, "database") }), Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
 			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(config), Groups: slices.Clone(orNone(m.Groups)),
 		},

@@ -35,6 +35,8 @@ type Placement interface {
 	Owner(ctx context.Context, thing Thing) (member string, err error)
 	// Others are the names of the other members that are online.
 	Others() []string
+	// Host is the name of a member that hosts: this one, unless it is a witness.
+	Host() (member string, err error)
 	// Member reports whether a member of that name exists.
 	Member(name string) bool
 }
@@ -58,6 +60,8 @@ type policy struct {
 	named bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
+	// host says that only a member that hosts can answer: a witness passes it on.
+	host bool
 	// orHere says that the member that was asked answers when the other can't be reached.
 	orHere bool
 	// place finds the member by the request's JSON body, which it gets whole; done is
@@ -69,6 +73,9 @@ type policy struct {
 var (
 	// toTarget is answered by the member that ?target= names.
 	toTarget = policy{target: true}
+	// toHost is answered by the member that ?target= names, and otherwise by one that
+	// hosts.
+	toHost = policy{target: true, host: true}
 	// namedMember is answered by member {name}.
 	namedMember = policy{named: true}
 	// everyMember is a list to which each member adds its rows.
@@ -119,7 +126,13 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 	if p.named {
 		return s.named(r.PathValue("name"))
 	}
-	if p.thing == nil || s.cfg.Placement == nil {
+	if s.cfg.Placement == nil {
+		return "", nil
+	}
+	if p.host {
+		return s.host()
+	}
+	if p.thing == nil {
 		return "", nil
 	}
 	thing := p.thing(r)
@@ -131,6 +144,15 @@ func (s *Server) member(p policy, r *http.Request) (string, error) {
 		return "", err
 	}
 	return owner, nil
+}
+
+// host is a member that hosts; "" means this one.
+func (s *Server) host() (string, error) {
+	name, err := s.cfg.Placement.Host()
+	if name == s.cfg.Placement.Self() {
+		name = ""
+	}
+	return name, err
 }
 
 // named resolves a policy that goes by the member's name.
@@ -152,7 +174,10 @@ func (s *Server) placed(p policy, r *http.Request) (member string, done func(), 
 	peeked := newPeeker(r.Body)
 	if !peeked.json() {
 		r.Body = &replaced{peeked, r.Body}
-		return "", done, nil
+		if p.host && s.cfg.Placement != nil {
+			member, err = s.host()
+		}
+		return member, done, err
 	}
 	under := r.Body
 	r.Body = &replaced{peeked, under}
@@ -162,6 +187,9 @@ func (s *Server) placed(p policy, r *http.Request) (member string, done func(), 
 	}
 	r.Body = &replaced{bytes.NewReader(read), under}
 	member, done, err = p.place(r, read)
+	if member == "" && err == nil && p.host && s.cfg.Placement != nil {
+		member, err = s.host()
+	}
 	if s.cfg.Placement == nil || member == s.cfg.Placement.Self() {
 		member = ""
 	}

@@ -23,7 +23,14 @@ type ownership struct {
 	owners map[string]string
 }
 
-func (o ownership) Self() string     { return o.self }
+func (o ownership) Self() string { return o.self }
+func (o ownership) Host() (string, error) {
+	if host := o.owners["host of "+o.self]; host != "" {
+		return host, nil
+	}
+	return o.self, nil
+}
+
 func (o ownership) Others() []string { return []string{"bee", "cat"} }
 func (o ownership) Member(name string) bool {
 	return name == "ant" || name == "bee" || name == "cat" || name == "eel"
@@ -143,6 +150,27 @@ func TestWithoutPeersTheOwnerIsNamed(t *testing.T) {
 	cfg.Placement = ownership{"ant", map[string]string{"instance default/there": "bee"}}
 	c := serveUnix(t, wrapped(t, cfg, map[string]route{"PUT /1.0/instances/{name}": {handle: answering(nil, nil), on: instanceOwner}}))
 	c.refused("PUT /1.0/instances/there", "", 503, `member "bee" answers this and cannot be reached`)
+}
+
+// A member that hosts nothing passes on what only a host can do, unless it is named.
+func TestAWitnessAsksAHost(t *testing.T) {
+	body := policy{host: true, place: func(*http.Request, []byte) (string, func(), error) { return "", func() {}, nil }}
+	c := pair(t, map[string]string{"host of ant": "bee"}, func(member string) map[string]route {
+		return map[string]route{
+			"PATCH /1.0/networks/{name}": {handle: answering(member, nil), on: toHost, access: trusted},
+			"POST /1.0/images":           {handle: answering(member, nil), on: body, access: trusted},
+		}
+	})
+	for line, want := range map[string]string{
+		"PATCH /1.0/networks/n": "bee", "PATCH /1.0/networks/n?target=ant": "ant", "PATCH /1.0/networks/n?target=bee": "bee", "POST /1.0/images": "bee",
+	} {
+		for _, body := range []string{"an upload", `{"source": {}}`} {
+			var got string
+			if c.must(line, body, &got); got != want {
+				t.Errorf("%s with %s: %q; want %s", line, body, got, want)
+			}
+		}
+	}
 }
 
 // Two members that each take the other for the owner must not pass a request

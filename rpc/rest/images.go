@@ -57,7 +57,7 @@ func (x images) routes() []route {
 			description: "Callers who are not trusted see public images.",
 		},
 		{
-			pattern: "POST /1.0/images", access: trusted, on: policy{place: x.place}, handle: x.create, streams: true,
+			pattern: "POST /1.0/images", access: trusted, on: policy{place: x.place, host: true}, handle: x.create, streams: true,
 			announces: []string{"image_compression_algorithm", "image_create_aliases"},
 			summary:   "Upload an image, or publish an instance", body: api.ImagesPost{}, returns: api.Operation{}, async: true, query: project,
 			description: "A body that is not JSON is a unified tarball, or multipart with the parts metadata and rootfs. " +

@@ -64,11 +64,11 @@ func (x networks) routes() []route {
 			summary: "Show a network", returns: api.Network{}, query: target,
 		},
 		{
-			pattern: "PUT /1.0/networks/{name}", access: admin, on: toTarget, handle: x.put, tagged: true,
+			pattern: "PUT /1.0/networks/{name}", access: admin, on: toHost, handle: x.put, tagged: true,
 			summary: "Replace a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
-			pattern: "PATCH /1.0/networks/{name}", access: admin, on: toTarget, handle: x.patch, tagged: true,
+			pattern: "PATCH /1.0/networks/{name}", access: admin, on: toHost, handle: x.patch, tagged: true,
 			summary: "Change parts of a network's configuration", body: api.NetworkPut{}, query: target,
 		},
 		{
@@ -84,7 +84,7 @@ func (x networks) routes() []route {
 			summary: "List the addresses that the network has handed out", returns: []api.NetworkLease{}, query: target,
 		},
 		{
-			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: toTarget, handle: x.state, announces: []string{"network_state"},
+			pattern: "GET /1.0/networks/{name}/state", access: trusted, on: toHost, handle: x.state, announces: []string{"network_state"},
 			summary: "Show how a network is on a member", returns: api.NetworkState{}, query: target,
 		},
 	}

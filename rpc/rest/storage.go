@@ -52,11 +52,11 @@ func (x pools) routes() []route {
 			summary: "Show a storage pool", returns: api.StoragePool{}, query: target,
 		},
 		{
-			pattern: "PUT " + one, access: admin, on: toTarget, handle: x.put, tagged: true,
+			pattern: "PUT " + one, access: admin, on: toHost, handle: x.put, tagged: true,
 			summary: "Replace a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
-			pattern: "PATCH " + one, access: admin, on: toTarget, handle: x.patch, tagged: true,
+			pattern: "PATCH " + one, access: admin, on: toHost, handle: x.patch, tagged: true,
 			summary: "Change parts of a pool's configuration", body: api.StoragePoolPut{}, query: target,
 		},
 		{
@@ -64,7 +64,7 @@ func (x pools) routes() []route {
 			summary: "Delete a pool that nothing uses",
 		},
 		{
-			pattern: "GET " + one + "/resources", access: trusted, on: toTarget, handle: x.resources,
+			pattern: "GET " + one + "/resources", access: trusted, on: toHost, handle: x.resources,
 			summary: "Show a pool's space", returns: api.ResourcesStoragePool{}, query: target,
 		},
 		{

@@ -121,6 +121,7 @@ var commands = registry(
 	decoder[SetMemberFacts],
 	decoder[ClearMember],
 	decoder[StayMember],
+	decoder[SetWitness],
 	decoder[CreateGroup],
 	decoder[UpdateGroup],
 	decoder[RenameGroup],

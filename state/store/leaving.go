@@ -113,5 +113,8 @@ func (c StayMember) apply(ctx context.Context, t *tx) error {
 	if err := t.saveMember(ctx, m, c.Hint, NoEvent); err != nil {
 		return err
 	}
+	if Witness(m) {
+		return nil
+	}
 	return t.joinLocals(ctx, c.Name, func(s subject) state.Config { return before.Parts[s.String()] })
 }

@@ -83,14 +83,16 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 		if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
 			return err
 		}
-		err := t.joinLocals(ctx, c.Member.Name, func(s subject) state.Config {
+		own := func(s subject) state.Config {
 			if s.kind == SubjectNetwork {
 				return c.Networks[s.name]
 			}
 			return c.Pools[s.name]
-		})
-		if err != nil {
-			return err
+		}
+		if !Witness(c.Member) {
+			if err := t.joinLocals(ctx, c.Member.Name, own); err != nil {
+				return err
+			}
 		}
 	}
 	if c.Certificate != nil {

@@ -38,6 +38,9 @@ func ClusterOf(t T, n int, options Options) []*Member {
 	for i := range members {
 		each := options
 		each.NoInit = options.NoInit || i > 0
+		if i >= n-options.Witnesses {
+			each.Args = append(slices.Clone(each.Args), "--witness")
+		}
 		members[i] = Start(t, each)
 		members[i].holders = nil
 	}

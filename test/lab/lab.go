@@ -24,6 +24,8 @@ type Options struct {
 	Env []string
 	// Args are added to the daemon's command line.
 	Args []string
+	// Witnesses is how many members of a cluster, its last ones, are witnesses.
+	Witnesses int
 	// NoInit leaves out `musterd init --auto`.
 	NoInit bool
 	// Network is where the member has its place; nil is the machine's own network.
@@ -309,6 +311,9 @@ func (m *Member) signalAndWait(signal syscall.Signal) error {
 		return fmt.Errorf("daemon did not end on %v", signal)
 	}
 }
+
+// StartsWith has the daemon started with these flags from the next time on.
+func (m *Member) StartsWith(args ...string) { m.options.Args = args }
 
 // Restart is Kill and Up.
 func (m *Member) Restart() {
