@@ -65,7 +65,13 @@ func (c *Cluster) CreateInstance(ctx context.Context, spec InstanceSpec) (Operat
 	if err != nil {
 		return OperationInfo{}, err
 	}
-	if err := c.apply(ctx, plan.command); err != nil {
+	release, err := c.claim(ctx, plan.instance.Project, plan.instance.Name)
+	if err != nil {
+		return OperationInfo{}, err
+	}
+	err = c.apply(ctx, plan.command)
+	release()
+	if err != nil {
 		return OperationInfo{}, err
 	}
 	name := plan.instance.Name

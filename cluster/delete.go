@@ -134,6 +134,11 @@ func (c *Cluster) RenameInstance(ctx context.Context, project, name, newName str
 // record; a crash between the two is made good at the next start, from the
 // intent.
 func (c *Cluster) rename(ctx context.Context, inst *held, newName string) error {
+	unclaim, err := c.claim(ctx, inst.Project, newName)
+	if err != nil {
+		return err
+	}
+	defer unclaim()
 	intent, err := c.begin(ctx, inst, "rename", renameInput{NewName: newName})
 	if err != nil {
 		return err

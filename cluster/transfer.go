@@ -276,6 +276,21 @@ func (c *Cluster) dropLeftover(ctx context.Context, intent *state.Intent) error 
 	return c.apply(ctx, store.End{ID: renewed})
 }
 
+// claim makes way for an instance of that name on this member: what a move left of
+// another one is removed first, and nothing is removed under that name until release is
+// called. By then the instance is recorded.
+func (c *Cluster) claim(ctx context.Context, project, name string) (release func(), err error) {
+	for _, intent := range c.store.View().Intents(c.Self()) {
+		if intent.Subject != store.SubjectLeftover || intent.Project != project || intent.Name != name+"/"+c.Self() {
+			continue
+		}
+		if err := c.resumeLeftover(ctx, intent); err != nil {
+			return nil, fmt.Errorf("remove what an earlier instance %q left on this member: %w", name, err)
+		}
+	}
+	return c.locks.acquire(ctx, "arrival of "+node.HostName(project, name), "claim")
+}
+
 // arriving are the instances on their way here, whose root file systems are kept when
 // the daemon starts.
 func (c *Cluster) arriving(view *store.View) []node.Instance {

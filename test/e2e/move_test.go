@@ -96,6 +96,20 @@ func TestMove(t *testing.T) {
 		first.Run("lxc", "delete", "--force", "local:src", "local:dst", "local:dst0")
 	})
 
+	// What the move left on m1 may just be going.
+	t.Run("its name is free again where it came from", func(t *testing.T) {
+		for range 5 {
+			first.Run("lxc", "init", "local:busybox", "local:again", "--target", "m1")
+			second.Run("lxc", "move", "local:again", "--target", "m2")
+			third.Run("lxc", "delete", "local:again")
+			first.Run("lxc", "launch", "local:busybox", "local:again", "--target", "m1")
+			if out := exec("again", "echo here"); out != "here" {
+				t.Errorf("exec printed %q", out)
+			}
+			first.Run("lxc", "delete", "--force", "local:again")
+		}
+	})
+
 	t.Run("what can't be is refused", func(t *testing.T) {
 		first.Run("lxc", "init", "local:busybox", "local:stay", "--target", "m1")
 		for _, tc := range []struct {
