@@ -172,7 +172,8 @@ func (s *space) ownMounts(dir string) error {
 			return fmt.Errorf("keep mounts to a namespace: %w", err)
 		}
 		for _, point := range slices.Backward(mountsUnder(os.TempDir())) {
-			if point != dir && !strings.HasPrefix(point, dir+"/") {
+			// Where the directory for temporary files is a file system of its own, dir is in it.
+			if point != os.TempDir() && point != dir && !strings.HasPrefix(point, dir+"/") {
 				_ = unix.Unmount(point, unix.MNT_DETACH) // it may have gone by itself
 			}
 		}
