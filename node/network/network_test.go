@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -293,4 +294,63 @@ func TestRangesLeaveOutTheBridge(t *testing.T) {
 			t.Errorf("ranges of %s = %s; want %s", subnet, got, want)
 		}
 	}
+}
+
+// Every machine that starts containers changes interfaces while somebody lists them.
+func TestListsGetThroughWhileInterfacesComeAndGo(t *testing.T) {
+	inNamespace(t)
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = here.Close() }()
+	// Enough for the kernel to hand out the lists in several parts.
+	for i := range 40 {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = fmt.Sprintf("still%d", i)
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var churn sync.WaitGroup
+	for i := range 2 {
+		churn.Go(func() {
+			handle, err := netlink.NewHandleAt(here)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer handle.Close()
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = fmt.Sprintf("brief%d", i)
+			for ctx.Err() == nil {
+				if err := errors.Join(handle.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}), handle.LinkDel(&netlink.Bridge{LinkAttrs: attrs})); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer churn.Wait()
+	defer stop()
+	interrupted := 0
+	for range 10000 {
+		if _, err := netlink.LinkList(); errors.Is(err, netlink.ErrDumpInterrupted) {
+			interrupted++
+		}
+		if _, err := Interfaces(ctx); err != nil {
+			t.Fatalf("interfaces, after %d lists were interrupted: %v", interrupted, err)
+		}
+		if _, err := StateOf(ctx, "still0"); err != nil {
+			t.Fatalf("state of an interface, after %d lists were interrupted: %v", interrupted, err)
+		}
+		if _, err := AutoSubnet(); err != nil {
+			t.Fatalf("a free subnet, after %d lists were interrupted: %v", interrupted, err)
+		}
+		if interrupted == 5 {
+			return
+		}
+	}
+	t.Skipf("the kernel interrupted %d of 10000 lists: too few to tell", interrupted)
 }

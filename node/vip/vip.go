@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"muster/node/network/dump"
 	"muster/state"
 )
 
@@ -66,7 +67,7 @@ func address(prefix netip.Prefix) *netlink.Addr {
 }
 
 func find(link netlink.Link, ip netip.Addr) (bool, error) {
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addresses, err := dump.Addresses(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return false, err
 	}
@@ -80,14 +81,19 @@ func find(link netlink.Link, ip netip.Addr) (bool, error) {
 
 // DeviceOf returns the interface that has an address of this machine.
 func DeviceOf(ip netip.Addr) (string, error) {
-	links, err := netlink.LinkList()
+	addresses, err := dump.Addresses(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return "", err
 	}
-	for _, link := range links {
-		if has, err := find(link, ip); err == nil && has {
-			return link.Attrs().Name, nil
+	for _, present := range addresses {
+		if !present.IP.Equal(net.IP(ip.AsSlice())) {
+			continue
 		}
+		link, err := netlink.LinkByIndex(present.LinkIndex)
+		if err != nil {
+			return "", state.Errorf(state.ErrConflict, "the interface with the address %s: %w", ip, err)
+		}
+		return link.Attrs().Name, nil
 	}
 	return "", state.Errorf(state.ErrConflict, "no interface of this machine has the address %s", ip)
 }

@@ -54,10 +54,16 @@ func sibling(t testing.TB, of *pki.Identity, id string) tls.Certificate {
 	return pair
 }
 
+// patience is what no test waits for unless something hangs, however busy the machine is.
+const patience = time.Minute
+
 func open(t testing.TB, cfg mux.Config) *mux.Mux {
 	t.Helper()
 	if cfg.Identity == nil {
 		cfg.Identity = identity(t, "ant")
+	}
+	if cfg.HandshakeTimeout == 0 {
+		cfg.HandshakeTimeout = patience
 	}
 	m, err := mux.New(cfg)
 	if err != nil {
@@ -304,14 +310,14 @@ func speak(t *testing.T, m *mux.Mux, cfg *tls.Config) (string, error) {
 	t.Helper()
 	cfg.InsecureSkipVerify = true
 	dialer := tls.Dialer{Config: cfg}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c, err := dialer.DialContext(ctx, "tcp", m.Address())
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	return bufio.NewReader(c).ReadString('\n')
 }
 
@@ -389,12 +395,8 @@ func TestCuttingAClientEndsItsOpenStreams(t *testing.T) {
 	if n := m.CutClient(mine.Fingerprint()); n != 1 {
 		t.Errorf("cut %d connections; want 1", n)
 	}
-	begun := time.Now()
 	if _, err := io.ReadAll(cut); err == nil {
 		t.Error("the stream ended as if all were well")
-	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("the stream went on for %v", took)
 	}
 	answered := make(chan error, 1)
 	go func() {
@@ -564,17 +566,19 @@ func FuzzParseAddress(f *testing.F) {
 	})
 }
 
-// Whatever strangers send, the port goes on serving, and nothing of theirs stays
-// open beyond the deadline.
+// Whatever strangers send, the port goes on serving, and no more of theirs stays open
+// than there is room for.
 func TestThePortSurvivesStrangers(t *testing.T) {
+	const strangers, room = 150, 20
 	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 20})
+	m := open(t, mux.Config{Identity: i, MaxHandshakes: room})
 	serve(t, m)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	var group, dialled sync.WaitGroup
-	for n := range 150 {
+	var dialled sync.WaitGroup
+	ended := make(chan struct{}, strangers)
+	for n := range strangers {
 		junk := make([]byte, random.IntN(2000))
 		for b := range junk {
 			junk[b] = byte(random.Uint32())
@@ -584,7 +588,8 @@ func TestThePortSurvivesStrangers(t *testing.T) {
 		}
 		how := n % 4
 		dialled.Add(1)
-		group.Go(func() {
+		go func() {
+			defer func() { ended <- struct{}{} }()
 			c, err := net.Dial("tcp", m.Address())
 			dialled.Done()
 			if err != nil {
@@ -599,11 +604,8 @@ func TestThePortSurvivesStrangers(t *testing.T) {
 			default:
 				_, _ = c.Write(junk)
 			}
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error("the connection of a stranger stays open")
-			}
-		})
+			_, _ = io.Copy(io.Discard, c)
+		}()
 	}
 	dialled.Wait()
 	for range 20 {
@@ -611,15 +613,23 @@ func TestThePortSurvivesStrangers(t *testing.T) {
 			t.Errorf("while strangers are at the door: %v", err)
 		}
 	}
-	group.Wait()
+	for range strangers - room {
+		<-ended
+	}
 	if _, err := get(t, client(t, m, i, nil), m, "/"); err != nil {
 		t.Error(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	for range room {
+		<-ended
 	}
 }
 
 func TestAHandshakeCutShortAtAnyByteHarmsNobody(t *testing.T) {
 	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, HandshakeTimeout: 2 * time.Second})
+	m := open(t, mux.Config{Identity: i})
 	echo(t, m, mux.GRPC)
 	cert := sibling(t, i, "bee")
 	for limit := 1; limit < 2500; limit += 97 {
@@ -654,16 +664,16 @@ func (l *limited) Write(data []byte) (int, error) {
 	return n, errors.Join(net.ErrClosed, l.Close())
 }
 
-func TestAConnectionThatNobodyTakesIsClosed(t *testing.T) {
-	i := identity(t, "ant")
-	m := open(t, mux.Config{Identity: i, HandshakeTimeout: time.Second})
-	c, err := m.Dial(t.Context(), "ant", m.Address(), mux.Dqlite)
+// deadline_test.go has the rest of the deadline, over pipes and by a clock of its own.
+func TestTheDeadlineHoldsForConnectionsOfTheNetwork(t *testing.T) {
+	m := open(t, mux.Config{HandshakeTimeout: 50 * time.Millisecond})
+	c, err := net.Dial("tcp", m.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read: %v; want the connection closed", err)
 	}
 }

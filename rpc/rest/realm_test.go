@@ -6,9 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"muster/node/network"
 	"muster/node/runtime"
 	"muster/node/runtime/sim"
+	"muster/node/storage/mount"
 	"muster/rpc/rest/api"
 	"muster/state"
 	"muster/state/store"
@@ -77,17 +77,16 @@ func newRealm(t testing.TB) *realm {
 	return x
 }
 
-// unmountBelow removes mounts that a failed test left.
+// unmountBelow takes down what a failed test left mounted, the newest first: a mount
+// can't be reached any more once the one below it is gone.
 func unmountBelow(t testing.TB, dir string) {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+	mounts, err := mount.Table(dir)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
-				t.Errorf("unmount %s: %v", fields[1], err)
-			}
+	for _, m := range slices.Backward(mounts) {
+		if err := unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			t.Errorf("unmount %s: %v", m.Path, err)
 		}
 	}
 }

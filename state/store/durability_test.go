@@ -2,7 +2,9 @@ package store
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,6 +54,40 @@ func batches(content []byte) []int {
 	return at
 }
 
+// lastBlock returns where the last block of a snapshot is.
+func lastBlock(t *testing.T, content []byte) (from, to int) {
+	t.Helper()
+	const flags, head = frameHasContentSize | frameHasContentSum, 15
+	if content[4]&(flags|frameHasDictionary|frameHasBlockSums) != flags {
+		t.Fatalf("the node writes frames with flags %x", content[4])
+	}
+	for to = head; ; {
+		size := int(binary.LittleEndian.Uint32(content[to:]))
+		if size == 0 {
+			return from, to
+		}
+		from = to + 4
+		to = from + size&^blockIsPlain
+	}
+}
+
+// relength makes the content of a block longer or shorter by changing one length in it.
+func relength(by int) func(t *testing.T, content []byte, from, to int) {
+	return func(t *testing.T, content []byte, from, to int) {
+		t.Helper()
+		block := content[from:to]
+		was, _ := unpackedSize(block)
+		for n := range block {
+			block[n] += byte(by)
+			if size, ok := unpackedSize(block); ok && size == was+uint64(by) {
+				return
+			}
+			block[n] -= byte(by)
+		}
+		t.Fatal("no length in the block that can be changed")
+	}
+}
+
 // A database that lost something is refused, with a sentence; it never starts empty
 // or older than it was.
 func TestDamageIsRefused(t *testing.T) {
@@ -87,6 +123,20 @@ func TestDamageIsRefused(t *testing.T) {
 			}
 		}
 	}
+	inSnapshot := func(change func(t *testing.T, content []byte, from, to int)) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			path := files(t, dir, "snapshot-*[0-9]")[0]
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, to := lastBlock(t, content)
+			change(t, content, from, to)
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, tc := range map[string]struct {
 		from   string
 		damage func(t *testing.T, dir string)
@@ -116,10 +166,18 @@ func TestDamageIsRefused(t *testing.T) {
 			found := files(t, dir, closedSegments)
 			overwrite(t, found[len(found)-1], func(c []byte) int { return len(c) / 2 })
 		}, "now it ends at"},
-		"a snapshot is overwritten": {running, func(t *testing.T, dir string) {
-			// Where it hits, it may look cut short.
-			overwrite(t, files(t, dir, "snapshot-*[0-9]")[0], func(c []byte) int { return len(c) / 2 })
-		}, "damaged or incomplete"},
+		"a byte of a snapshot is another": {running, inSnapshot(func(_ *testing.T, content []byte, _, to int) {
+			content[to-1]++ // a block ends with bytes as they are
+		}), "the log cannot be read: raft_start(): io: LZ4F_decompress ERROR_contentChecksum_invalid"},
+		"a snapshot is overwritten where the size of a block is": {running, inSnapshot(func(_ *testing.T, content []byte, from, _ int) {
+			copy(content[from-4:], "rubbish")
+		}), "is cut short"},
+		"a snapshot is overwritten with a shorter length": {running, inSnapshot(relength(-1)), "holds something else than it says"},
+		// The node would wait for room without end.
+		"a snapshot is overwritten with a longer length": {running, inSnapshot(relength(1)), "holds something else than it says"},
+		"a snapshot is overwritten with a length beyond its block": {running, inSnapshot(func(_ *testing.T, content []byte, from, to int) {
+			copy(content[from:to], bytes.Repeat([]byte{255}, to-from))
+		}), "holds something else than it says"},
 		"a snapshot is cut short":                  {running, truncate("snapshot-*[0-9]", 1000), "is cut short"},
 		"the snapshots are gone, the log is whole": {running, remove("snapshot-*"), ""},
 		"killed, open segments are gone":           {killed, remove("open-*"), "now it ends at"},

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"muster/node/network/dump"
 	"muster/node/runtime"
 	"muster/node/runtime/lxc/cgroup"
 	"muster/state"
@@ -75,12 +76,12 @@ func (r *Runtime) Interfaces(ctx context.Context, id string) ([]runtime.Interfac
 	}
 	defer handle.Close()
 	defer func() { _ = namespace.Close() }()
-	links, err := handle.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	links, err := dump.Whole(handle.LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of container %s: %w", id, err)
 	}
-	addresses, err := handle.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	addresses, err := dump.Whole(func() ([]netlink.Addr, error) { return handle.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
 		return nil, fmt.Errorf("list the addresses of container %s: %w", id, err)
 	}
 	hostNames := map[string]string{}
