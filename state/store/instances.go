@@ -263,7 +263,7 @@ func (c UpdateInstance) apply(ctx context.Context, t *tx) error {
 	if err := expect(c.ExpectRevision, int64(i.Revision), "instance %q", c.Name); err != nil {
 		return err
 	}
-	if err := t.settle(ctx, instanceSubject(c.Project, c.Name), c.IntentID); err != nil {
+	if err := t.settleInstance(ctx, i, c.IntentID); err != nil {
 		return err
 	}
 	if err := t.deviceTargets(ctx, i.Project, c.Devices); err != nil {
@@ -285,6 +285,15 @@ func (c UpdateInstance) apply(ctx context.Context, t *tx) error {
 	}
 	t.record(KindInstance, i, c.Hint, "instance-updated")
 	return nil
+}
+
+// settleInstance is settle for an instance that was read: its row says what is under
+// way for it, so that need not be looked for.
+func (t *tx) settleInstance(ctx context.Context, i *state.Instance, intentID string) error {
+	if intentID == "" && i.Busy == "" {
+		return nil
+	}
+	return t.settle(ctx, instanceSubject(i.Project, i.Name), intentID)
 }
 
 func (t *tx) saveInstance(ctx context.Context, i *state.Instance) error {
@@ -434,7 +443,7 @@ func (c DeleteInstance) apply(ctx context.Context, t *tx) error {
 	if err != nil {
 		return err
 	}
-	if err := t.settle(ctx, instanceSubject(c.Project, c.Name), c.IntentID); err != nil {
+	if err := t.settleInstance(ctx, i, c.IntentID); err != nil {
 		return err
 	}
 	snapshots, err := t.snapshotsOf(ctx, i)
