@@ -91,7 +91,8 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 	}
 	forget := c.cfg.Remember(m.ID)
 	defer forget()
-	if err := c.apply(ctx, store.DeleteMember{Name: name, Mark: mark}); err != nil {
+	// It may be the member itself that waits for this, over a connection that goes with it.
+	if err := c.finish(ctx, store.DeleteMember{Name: name, Mark: mark}); err != nil {
 		// Whether it was recorded may be unknown: the mark tells.
 		c.stay(ctx, name, mark)
 		return err
