@@ -223,14 +223,7 @@ const removalsEvery = 2 * time.Second
 // began before it was started anew or could not take back, and this member's own when
 // who began it is gone. It returns when ctx ends.
 func (c *Cluster) tendRemovals(ctx context.Context) error {
-	ticker := time.NewTicker(removalsEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+	return every(ctx, removalsEvery, func() {
 		view := c.store.View()
 		for _, m := range view.Members() {
 			mark, by := store.Leaving(m)
@@ -244,5 +237,5 @@ func (c *Cluster) tendRemovals(ctx context.Context) error {
 				c.stay(ctx, m.Name, mark)
 			}
 		}
-	}
+	})
 }

@@ -41,16 +41,23 @@ func (c *Cluster) Run(ctx context.Context) error {
 	return err
 }
 
-// expireSnapshots removes snapshots whose time is over, once a minute.
-func (c *Cluster) expireSnapshots(ctx context.Context) error {
-	ticker := time.NewTicker(time.Minute)
+// every calls do again and again, with a pause before each call, until ctx ends.
+func every(ctx context.Context, pause time.Duration, do func()) error {
+	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+			do()
 		}
+	}
+}
+
+// expireSnapshots removes snapshots whose time is over, once a minute.
+func (c *Cluster) expireSnapshots(ctx context.Context) error {
+	return every(ctx, time.Minute, func() {
 		view := c.store.View()
 		for _, snapshot := range view.Snapshots("", "") {
 			inst, err := view.Instance(snapshot.Project, snapshot.Instance)
@@ -64,7 +71,7 @@ func (c *Cluster) expireSnapshots(ctx context.Context) error {
 				c.log.Warn("remove an expired snapshot", "instance", snapshot.Instance, "snapshot", snapshot.Name, "error", err)
 			}
 		}
-	}
+	})
 }
 
 // tellLifecycle makes the lifecycle events, from the changes themselves, so that

@@ -328,14 +328,7 @@ func (c *Cluster) resumeLeftover(ctx context.Context, intent *state.Intent) erro
 // tendLeftovers removes, until ctx ends, what moves left here that could not be removed
 // at once.
 func (c *Cluster) tendLeftovers(ctx context.Context) error {
-	ticker := time.NewTicker(localsEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+	return every(ctx, localsEvery, func() {
 		for _, intent := range c.store.View().Intents(c.Self()) {
 			if intent.Subject != store.SubjectLeftover {
 				continue
@@ -344,5 +337,5 @@ func (c *Cluster) tendLeftovers(ctx context.Context) error {
 				c.log.Error("remove what a move left here", "instance", intent.Name, "error", err)
 			}
 		}
-	}
+	})
 }
