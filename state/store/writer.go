@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	dqlite "github.com/canonical/go-dqlite/driver"
+
 	"muster/state"
 )
 
@@ -384,7 +386,7 @@ func isLost(err error) bool {
 	return err != nil && !isRefusal(err) && (isAny(err, lostErrors) || isTimeout(err))
 }
 
-var lostErrors = []error{errOutdated, driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled}
+var lostErrors = []error{errOutdated, driver.ErrBadConn, dqlite.ErrNoAvailableLeader, sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled}
 
 func isAny(err error, targets []error) bool {
 	for _, target := range targets {
