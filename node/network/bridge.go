@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"muster/node/rtnl"
 	"muster/state"
 )
 
@@ -108,7 +109,7 @@ func setAddresses(link netlink.Link, p *plan) error {
 			return fmt.Errorf("set address %s: %w", prefix, err)
 		}
 	}
-	present, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	present, err := rtnl.Addresses(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}

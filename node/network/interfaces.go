@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"muster/node/rtnl"
 	"muster/state"
 )
 
@@ -23,7 +24,7 @@ type Interface struct {
 // Interfaces returns the interfaces of this machine that could serve as a
 // network, sorted by name; ends of containers are left out.
 func Interfaces(_ context.Context) ([]Interface, error) {
-	links, err := netlink.LinkList()
+	links, err := rtnl.Links()
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func StateOf(_ context.Context, name string) (State, error) {
 			PacketsReceived: int64(statistics.RxPackets), PacketsSent: int64(statistics.TxPackets),
 		}
 	}
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addresses, err := rtnl.Addresses(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return State{}, err
 	}
@@ -143,7 +144,7 @@ func addressOf(address netlink.Addr) Address {
 }
 
 func bridgeState(link netlink.Link) (*BridgeState, error) {
-	links, err := netlink.LinkList()
+	links, err := rtnl.Links()
 	if err != nil {
 		return nil, err
 	}

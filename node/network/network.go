@@ -23,6 +23,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"muster/node/rtnl"
 	"muster/state"
 )
 
@@ -154,7 +155,7 @@ func (n *Networks) Reconcile(ctx context.Context, known []*state.Network) error 
 		}
 		n.running[network.Name] = network
 	}
-	links, err := netlink.LinkList()
+	links, err := rtnl.Links()
 	if err != nil {
 		return errors.Join(append(failed, err)...)
 	}

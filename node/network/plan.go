@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"muster/node/rtnl"
 	"muster/state"
 )
 
@@ -58,7 +59,7 @@ func FillDefaults(config state.Config) (state.Config, error) {
 // AutoSubnet picks an address in a random private /24 that overlaps no address
 // and no route of this machine.
 func AutoSubnet() (string, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := rtnl.Routes(netlink.FAMILY_V4)
 	if err != nil {
 		return "", err
 	}
@@ -71,7 +72,7 @@ func AutoSubnet() (string, error) {
 			taken = append(taken, prefix)
 		}
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addresses, err := rtnl.Addresses(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return "", err
 	}
@@ -169,7 +170,7 @@ func (p *plan) dnsmasq() bool {
 
 // overlaps says that a subnet of the plan is already routed elsewhere.
 func (p *plan) overlaps() error {
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := rtnl.Addresses(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}

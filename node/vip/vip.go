@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"muster/node/rtnl"
 	"muster/state"
 )
 
@@ -66,7 +67,7 @@ func address(prefix netip.Prefix) *netlink.Addr {
 }
 
 func find(link netlink.Link, ip netip.Addr) (bool, error) {
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addresses, err := rtnl.Addresses(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return false, err
 	}
@@ -80,7 +81,7 @@ func find(link netlink.Link, ip netip.Addr) (bool, error) {
 
 // DeviceOf returns the interface that has an address of this machine.
 func DeviceOf(ip netip.Addr) (string, error) {
-	links, err := netlink.LinkList()
+	links, err := rtnl.Links()
 	if err != nil {
 		return "", err
 	}
