@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,9 +18,9 @@ import (
 // perMember is how long another member may take to add its rows to a list.
 const perMember = 2 * time.Second
 
-// fromEveryone answers a list whose rows live with the members: this member's,
-// then those of every other that is online. A member that does not answer in
-// time degrades its own rows, never the answer.
+// fromEveryone answers a list whose rows live with the members: those of every member
+// that is online, in the order of their names, so that the list is the same whoever is
+// asked. A member that does not answer in time degrades its own rows, never the answer.
 func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
 	own, err := s.handled(rt, r)
 	if err != nil || s.cfg.Placement == nil || s.cfg.Peers == nil {
@@ -36,10 +38,13 @@ func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
 	if err := json.Unmarshal(joined(pieces), &list); err != nil {
 		return nil, fmt.Errorf("%s is asked of every member and is no list: %w", rt.pattern, err)
 	}
-	lists := askAll[[]json.RawMessage](s.cfg.Peers, s.log, r, members, r.URL)
+	lists := map[string][]json.RawMessage{s.cfg.Placement.Self(): list}
+	for i, rows := range askAll[[]json.RawMessage](s.cfg.Peers, s.log, r, members, r.URL) {
+		lists[members[i]] = rows
+	}
 	var all array
-	for _, list := range append([][]json.RawMessage{list}, lists...) {
-		for _, element := range list {
+	for _, member := range slices.Sorted(maps.Keys(lists)) {
+		for _, element := range lists[member] {
 			all = append(all, element)
 		}
 	}

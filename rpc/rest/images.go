@@ -392,7 +392,8 @@ func (x images) export(r *http.Request) (any, error) {
 		if name == "" {
 			name = parts[0].Name
 		}
-		return file{content: parts[0], name: name, modified: parts[0].ModifiedAt}, nil
+		// When this member's copy was written is no news of the image, and differs by member.
+		return file{content: parts[0], name: name, modified: found.UploadedAt}, nil
 	}
 	return splitExport{parts}, nil
 }

@@ -21,9 +21,20 @@ import (
 // trio is a cluster of three, each in a network of its own.
 func trio(t *testing.T) []*lab.Member {
 	t.Helper()
-	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t)})
+	return members(t, 3)
+}
+
+// members is a cluster of so many, each in a network of its own, with a pool and a
+// network that every one of them has.
+func members(t *testing.T, count int) []*lab.Member {
+	t.Helper()
+	members := lab.ClusterOf(t, count, lab.Options{Network: lab.NewNetwork(t)})
+	var online []string
+	for i := range members {
+		online = append(online, fmt.Sprintf("m%d Online", i+1))
+	}
 	for _, m := range members {
-		status(t, m, "m1 Online", "m2 Online", "m3 Online")
+		status(t, m, online...)
 	}
 	eventually(t, func() string {
 		var pools, networks []struct{ Name, Status string }
@@ -40,102 +51,6 @@ func trio(t *testing.T) []*lab.Member {
 		return ""
 	})
 	return members
-}
-
-// It does not matter which member is asked.
-func TestEveryMemberAnswersTheSame(t *testing.T) {
-	members := trio(t)
-	first := members[0]
-	first.Busybox()
-	for i := range members {
-		first.Run("lxc", "launch", "local:busybox", fmt.Sprintf("local:c%d", i+1), "--target", fmt.Sprintf("m%d", i+1))
-		first.Run("lxc", "snapshot", fmt.Sprintf("local:c%d", i+1), "s0")
-		first.Run("lxc", "exec", fmt.Sprintf("local:c%d", i+1), "--", "sh", "-c", "echo here > /root/f")
-	}
-	var networks []struct {
-		Name    string
-		Managed bool
-	}
-	if err := first.Get(t.Context(), "/1.0/networks?recursion=1", &networks); err != nil {
-		t.Fatal(err)
-	}
-	bridge := ""
-	for _, n := range networks {
-		if n.Managed {
-			bridge = n.Name
-		}
-	}
-	var images []string
-	if err := first.Get(t.Context(), "/1.0/images", &images); err != nil {
-		t.Fatal(err)
-	}
-	paths := []string{
-		"/1.0/instances", "/1.0/instances?recursion=1", "/1.0/containers", "/1.0/virtual-machines?recursion=1",
-		"/1.0/instances?recursion=1&filter=status eq Running", "/1.0/instances?all-projects=true",
-		"/1.0/profiles", "/1.0/profiles?recursion=1", "/1.0/profiles/default", "/1.0/projects?recursion=1",
-		"/1.0/images?recursion=1", images[0], "/1.0/images/aliases?recursion=1", "/1.0/images/aliases/busybox",
-		"/1.0/storage-pools?recursion=1", "/1.0/storage-pools/default", "/1.0/storage-pools/default/volumes?recursion=1",
-		"/1.0/storage-pools/default?target=m2", "/1.0/networks/" + bridge, "/1.0/networks/" + bridge + "?target=m3",
-		"/1.0/certificates?recursion=1", "/1.0/cluster/members", "/1.0/cluster/members/m2", "/1.0/cluster/groups?recursion=1",
-		"/1.0/operations/00000000-0000-0000-0000-000000000000", "/1.0/instances/nobody", "/1.0/profiles/none",
-	}
-	for i := range members {
-		c := fmt.Sprintf("/1.0/instances/c%d", i+1)
-		paths = append(paths, c, c+"/snapshots?recursion=1", c+"/snapshots/s0", c+"/logs", c+"/files?path=/root/f", c+"/console")
-	}
-	for _, path := range paths {
-		t.Run(strings.ReplaceAll(path, "/", "|"), func(t *testing.T) {
-			var want lab.Answer
-			for i, m := range members {
-				got, err := m.Request(t.Context(), http.MethodGet, strings.ReplaceAll(path, " ", "%20"), nil, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got.Header.Del("Date")
-				if i == 0 {
-					want = got
-					continue
-				}
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("m1 and m%d differ (-m1 +m%d):\n%s", i+1, i+1, diff)
-				}
-			}
-		})
-	}
-	// Rows that are gathered from the members may come in any order, and what runs
-	// changes its counters.
-	for _, path := range []string{"/1.0/instances?recursion=2", "/1.0/networks/" + bridge + "/leases"} {
-		var want []string
-		for i, m := range members {
-			var rows []struct{ Name, Hostname, Address, Location string }
-			if err := m.Get(t.Context(), path, &rows); err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, row := range rows {
-				got = append(got, row.Name+row.Hostname+" "+row.Address+" "+row.Location)
-			}
-			slices.Sort(got)
-			if i == 0 {
-				want = got
-			}
-			if diff := cmp.Diff(want, got); diff != "" || len(got) < 3 {
-				t.Errorf("%s: m1 and m%d differ (-m1 +m%d):\n%s", path, i+1, i+1, diff)
-			}
-		}
-	}
-	for i, m := range members {
-		for n := range members {
-			var shown struct {
-				Environment struct {
-					ServerName string `json:"server_name"`
-				}
-			}
-			if err := m.Get(t.Context(), fmt.Sprintf("/1.0?target=m%d", n+1), &shown); err != nil || shown.Environment.ServerName != fmt.Sprintf("m%d", n+1) {
-				t.Errorf("m%d shows %q as m%d, %v", i+1, shown.Environment.ServerName, n+1, err)
-			}
-		}
-	}
 }
 
 // Of any number of members that make the same at once one does.
@@ -323,17 +238,24 @@ type listener struct {
 	newest int64
 }
 
-// listen begins to hear what the member tells.
-func listen(t *testing.T, m *lab.Member, kinds string) *listener {
+// dialSocket connects to a websocket of the member.
+func dialSocket(t *testing.T, m *lab.Member, path string) *websocket.Conn {
 	t.Helper()
 	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", m.Socket())
 	}}
-	conn, answer, err := dialer.DialContext(t.Context(), "ws://muster/1.0/events?all-projects=true&type="+kinds, nil)
+	conn, answer, err := dialer.DialContext(t.Context(), "ws://muster"+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = answer.Body.Close() // the connection is another matter
+	return conn
+}
+
+// listen begins to hear what the member tells.
+func listen(t *testing.T, m *lab.Member, kinds string) *listener {
+	t.Helper()
+	conn := dialSocket(t, m, "/1.0/events?all-projects=true&type="+kinds)
 	l := &listener{conn: conn, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
