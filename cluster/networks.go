@@ -286,6 +286,8 @@ func (c *Cluster) DeleteNetwork(ctx context.Context, project, name string) error
 	if err := c.makePart(ctx, networkSubject(name), true); err != nil {
 		return err
 	}
+	// Waiting with the lock, for a member that waits so for this one, would have no end.
+	release()
 	return c.gone(ctx, networkSubject(name), networkLocals(project, name))
 }
 

@@ -215,6 +215,8 @@ func (c *Cluster) DeletePool(ctx context.Context, name string) error {
 	if err := c.makePart(ctx, poolSubject(name), true); err != nil {
 		return err
 	}
+	// Waiting with the lock, for a member that waits so for this one, would have no end.
+	release()
 	return c.gone(ctx, poolSubject(name), poolLocals(name))
 }
 

@@ -65,7 +65,9 @@ var reads = map[string][]look{
 	"/1.0/images/{fingerprint}":        {{path: "/1.0/images/{image}"}},
 	"/1.0/images/{fingerprint}/export": {{path: "/1.0/images/{image}/export", moves: replication}},
 	"/1.0/instances": {
-		{path: "/1.0/instances"}, {path: "/1.0/instances?recursion=1"}, {path: "/1.0/instances?all-projects=true"},
+		{path: "/1.0/instances"},
+		{path: "/1.0/instances?recursion=1"},
+		{path: "/1.0/instances?all-projects=true"},
 		{path: "/1.0/instances?recursion=2", moves: theGuest, own: aCounter, without: counters},
 		{path: "/1.0/instances?recursion=1&filter=status eq Running"},
 	},
@@ -86,8 +88,10 @@ var reads = map[string][]look{
 	"/1.0/instances/{name}/snapshots/{snapshot}": {{path: "/1.0/instances/c{n}/snapshots/s0"}},
 	"/1.0/instances/{name}/state":                {{path: "/1.0/instances/c{n}/state", moves: theGuest, own: aCounter, without: counters}},
 	"/1.0/networks": {
-		{path: "/1.0/networks?filter=managed eq true"}, {path: "/1.0/networks?recursion=1&filter=managed eq true"},
-		{path: "/1.0/networks?target=m{n}", moves: theGuest}, {path: "/1.0/networks?recursion=1&target=m{n}", moves: theGuest},
+		{path: "/1.0/networks?filter=managed eq true"},
+		{path: "/1.0/networks?recursion=1&filter=managed eq true"},
+		{path: "/1.0/networks?target=m{n}", moves: theGuest},
+		{path: "/1.0/networks?recursion=1&target=m{n}", moves: theGuest},
 		{path: "/1.0/networks", own: ownMachine, without: []string{"*"}},
 	},
 	"/1.0/networks/{name}": {
