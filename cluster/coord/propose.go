@@ -191,6 +191,7 @@ func (s *seat) hand(data []byte, answers chan<- answer) bool {
 			answers <- answer{err: err}
 			return
 		}
+		s.spread()
 		answers <- answer{outcome: future.Response().(outcome)}
 	})
 	return true

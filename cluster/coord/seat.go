@@ -22,6 +22,9 @@ type seat struct {
 	// led is closed once this member has led and said so in the log.
 	led chan struct{}
 
+	// news has room for one: an entry was committed that the others have yet to hear of.
+	news chan struct{}
+
 	// closing ends the coordinator's loop; work counts it and the proposals
 	// in flight. Once closed, which is guarded by gate, nothing is added.
 	closing context.CancelFunc
@@ -38,7 +41,7 @@ func takeSeat(ctx context.Context, cfg Config, replica *Replica) (*seat, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &seat{replica: replica, cfg: cfg, disk: disk, led: make(chan struct{})}
+	s := &seat{replica: replica, cfg: cfg, disk: disk, led: make(chan struct{}), news: make(chan struct{}, 1)}
 	s.machine = &machine{replica: replica, log: cfg.Log, failed: make(chan struct{})}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ended by close
 	s.closing = cancel
@@ -47,6 +50,7 @@ func takeSeat(ctx context.Context, cfg Config, replica *Replica) (*seat, error) 
 		return nil, errors.Join(err, disk.close())
 	}
 	s.work.Go(func() { s.coordinate(background) })
+	s.work.Go(func() { s.spreadNews(background) })
 	return s, nil
 }
 
