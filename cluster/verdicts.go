@@ -38,6 +38,8 @@ func (c *Cluster) tendVerdicts(ctx context.Context) error {
 	watch := &vigil{cluster: c, heard: map[string]time.Time{}, since: map[string]time.Time{}, asking: map[string]bool{}}
 	defer watch.work.Wait()
 	var term uint64
+	var before string
+	var followed time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -47,12 +49,15 @@ func (c *Cluster) tendVerdicts(ctx context.Context) error {
 		now, leading := c.cfg.Coord.Leading()
 		if !leading || !c.Clustered() {
 			term = 0
+			if leader := c.cfg.Coord.Leader(); leader != "" && leader != c.cfg.MemberID {
+				before, followed = leader, time.Now()
+			}
 			continue
 		}
 		if now != term {
-			// What others heard before is not known: everybody starts anew.
 			term = now
-			watch.begin()
+			watch.begin(before, followed)
+			before = ""
 		}
 		watch.round(ctx)
 	}
@@ -71,11 +76,20 @@ type vigil struct {
 	since map[string]time.Time
 }
 
-func (v *vigil) begin() {
+// begin starts a term. What the coordinator before heard is not known, so everybody
+// starts anew, but that one itself: it was heard as long as it was followed. Half of the
+// threshold at most is taken for known, so that it has the other half to answer.
+func (v *vigil) begin(before string, followed time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.heard)
 	clear(v.since)
+	if before != "" {
+		v.since[before] = followed
+		if earliest := time.Now().Add(-offlineAfter / 2); followed.Before(earliest) {
+			v.since[before] = earliest
+		}
+	}
 }
 
 func (v *vigil) round(ctx context.Context) {
