@@ -26,7 +26,7 @@ var clusterSteps = []struct {
 	{3, step{run: "lxc cluster show local:m2", want: `server_name: m2.*status: Online`}},
 	{1, step{run: "lxc cluster get local:m2 user.rack", want: `does not exist`, fails: true}},
 	{2, step{run: "lxc cluster set local:m2 user.rack=r7", want: `^$`}},
-	{3, step{run: "lxc cluster get local:m2 user.rack", want: `^r7\n$`}},
+	{3, step{run: "lxc cluster get local:m2 user.rack", want: `^r7\n$`, poll: true}},
 	{1, step{run: "lxc cluster unset local:m2 user.rack", want: `^$`}},
 	{1, step{run: "lxc cluster set local:m2 scheduler.instance=often", want: `scheduler.instance`, fails: true}},
 	{2, step{run: "lxc cluster show local:m9", want: `not found`, fails: true}},
