@@ -52,6 +52,9 @@ type virtualTask struct {
 	// the lease, or nobody.
 	renewed time.Time
 	tried   time.Time
+	// asked says that this member may have the lease: an attempt that was given up may
+	// have succeeded.
+	asked bool
 	// free is since when nobody was seen to hold it.
 	free time.Time
 	// lent is what is on the interface, as far as this member put it there; announced
@@ -74,7 +77,7 @@ func (c *Cluster) tendVirtual(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			v.release(context.WithoutCancel(ctx)) // bounded by release
+			v.release(ctx)
 			return nil
 		case <-ticker.C:
 			v.once(ctx)
@@ -145,6 +148,7 @@ func (v *virtualTask) anotherOnline(view *store.View) bool {
 func (v *virtualTask) renew(ctx context.Context) {
 	began := time.Now()
 	v.tried = began
+	v.asked = true
 	asking, cancel := context.WithTimeout(ctx, virtualFresh)
 	defer cancel()
 	_, err := v.cfg.Coord.Propose(asking, coord.AcquireLease{Name: virtualLease, Holder: v.cfg.MemberID, TTL: virtualTTL})
@@ -153,6 +157,7 @@ func (v *virtualTask) renew(ctx context.Context) {
 		v.renewed = began
 		v.free = time.Time{}
 	case errors.Is(err, state.ErrConflict):
+		v.asked = false
 		v.drop(ctx)
 	default:
 		v.log.Debug("renew the lease of the virtual address", "error", err)
@@ -162,7 +167,10 @@ func (v *virtualTask) renew(ctx context.Context) {
 // lend keeps the address on the interface.
 func (v *virtualTask) lend(ctx context.Context, prefix netip.Prefix, device string) {
 	fresh := v.lent != prefix
-	if err := v.cfg.Virtual.Lend(ctx, prefix, device, virtualLifetime); err != nil {
+	// The end of ctx does not make it half: release comes after it, and takes all away.
+	lending, cancel := context.WithTimeout(context.WithoutCancel(ctx), virtualLifetime)
+	defer cancel()
+	if err := v.cfg.Virtual.Lend(lending, prefix, device, virtualLifetime); err != nil {
 		if time.Since(v.told) > time.Minute {
 			v.told = time.Now()
 			v.log.Error("hold the cluster's virtual address: another member may", "address", prefix, "error", err)
@@ -199,15 +207,16 @@ func (v *virtualTask) drop(ctx context.Context) {
 	v.lent = netip.Prefix{}
 }
 
-// release gives the address and then the lease back.
+// release gives the address and then the lease back, also when ctx is about to end: another
+// member is to have it now, and not when the lease has run out.
 func (v *virtualTask) release(ctx context.Context) {
-	holds := !v.renewed.IsZero()
-	v.drop(ctx)
-	if !holds {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	v.drop(asking)
+	if !v.asked {
 		return
 	}
-	asking, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
+	v.asked = false
 	if _, err := v.cfg.Coord.Propose(asking, coord.ReleaseLease{Name: virtualLease, Holder: v.cfg.MemberID}); err != nil {
 		v.log.Debug("give the lease of the virtual address back", "error", err)
 	}
