@@ -54,6 +54,21 @@ type InstanceSource struct {
 	InstanceOnly bool
 }
 
+// mustBeFree refuses the name of an instance that is there (ErrExists). A View that is
+// behind may show one that another member has just deleted.
+func (c *Cluster) mustBeFree(ctx context.Context, project, name string) error {
+	if _, err := c.store.View().Instance(project, name); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	if err := c.store.Barrier(ctx); err != nil {
+		return state.Errorf(state.ErrUnavailable, "instance %q exists here, and nobody can say whether it still does: %w", name, err)
+	}
+	if _, err := c.store.View().Instance(project, name); err == nil {
+		return state.Errorf(state.ErrExists, "instance %q already exists", name)
+	}
+	return nil
+}
+
 // CreateInstance makes an instance in the background. Whatever can be checked is
 // checked before anything is recorded, and the name is taken at once, so of two
 // callers that want it one is told immediately (ErrExists).

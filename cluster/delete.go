@@ -112,8 +112,8 @@ func (c *Cluster) RenameInstance(ctx context.Context, project, name, newName str
 	if inst.Status != state.StatusStopped {
 		return OperationInfo{}, state.Errorf(state.ErrInvalid, "instance %q is running: stop it before renaming it", name)
 	}
-	if _, err := c.store.View().Instance(project, newName); err == nil {
-		return OperationInfo{}, state.Errorf(state.ErrExists, "instance %q already exists", newName)
+	if err := c.mustBeFree(ctx, project, newName); err != nil {
+		return OperationInfo{}, err
 	}
 	return c.ops.Start(ctx, OperationSpec{
 		Description: "Renaming instance", Project: project, Resources: instanceResources(project, name),

@@ -45,8 +45,8 @@ func (c *Cluster) MoveInstance(ctx context.Context, project, name, target, newNa
 		if err := state.ValidateInstanceName(newName); err != nil {
 			return OperationInfo{}, err
 		}
-		if _, err := c.store.View().Instance(project, newName); err == nil {
-			return OperationInfo{}, state.Errorf(state.ErrExists, "instance %q already exists", newName)
+		if err := c.mustBeFree(ctx, project, newName); err != nil {
+			return OperationInfo{}, err
 		}
 	}
 	inst, err := c.Instance(ctx, project, name)

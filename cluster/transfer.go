@@ -278,8 +278,12 @@ func (c *Cluster) dropLeftover(ctx context.Context, intent *state.Intent) error 
 
 // claim makes way for an instance of that name on this member: what a move left of
 // another one is removed first, and nothing is removed under that name until release is
-// called. By then the instance is recorded.
+// called. By then the instance is recorded. ErrExists is said at once when there is one of
+// that name: it may be on its way here, and hold the name for long.
 func (c *Cluster) claim(ctx context.Context, project, name string) (release func(), err error) {
+	if err := c.mustBeFree(ctx, project, name); err != nil {
+		return nil, err
+	}
 	for _, intent := range c.store.View().Intents(c.Self()) {
 		if intent.Subject != store.SubjectLeftover || intent.Project != project || intent.Name != name+"/"+c.Self() {
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -37,23 +36,11 @@ func (s *slowCable) Drop(ctx context.Context) error {
 // A member that is told to stop just while it prolongs the address gives it and its lease
 // back, so that another need not wait until the lease runs out.
 func TestTheVirtualAddressIsGivenBackAtAnyMoment(t *testing.T) {
-	const id = "5f0c1f5e-0000-4000-8000-000000000001"
-	dir := t.TempDir()
-	known, err := store.Open(t.Context(), store.Config{
-		Dir: filepath.Join(dir, "database"), Member: state.Member{ID: id, Name: "ant", Architecture: "x86_64", Address: "192.0.2.1:8443"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := known.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	known := openStore(t)
 	if _, err := known.Apply(t.Context(), store.SetSettings{Cluster: state.Config{"cluster.virtual_address": "192.0.2.9/24"}}); err != nil {
 		t.Fatal(err)
 	}
-	log, err := coord.Open(t.Context(), coord.Config{Dir: filepath.Join(dir, "raft"), ID: id, Bootstrap: true})
+	log, err := coord.Open(t.Context(), coord.Config{Dir: t.TempDir(), ID: antID, Bootstrap: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,12 +50,12 @@ func TestTheVirtualAddressIsGivenBackAtAnyMoment(t *testing.T) {
 		}
 	}()
 	cable := &slowCable{lending: make(chan struct{}), goOn: make(chan struct{})}
-	c := &Cluster{cfg: Config{MemberID: id, Coord: log, Virtual: cable}, store: known, log: slog.New(slog.DiscardHandler)}
+	c := &Cluster{cfg: Config{MemberID: antID, Coord: log, Virtual: cable}, store: known, log: slog.New(slog.DiscardHandler)}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.tendVirtual(ctx) }()
 	<-cable.lending
-	if lease, held := log.Lease(virtualLease); !held || lease.Holder != id {
+	if lease, held := log.Lease(virtualLease); !held || lease.Holder != antID {
 		t.Fatalf("the lease while the address is lent: %v, held %v", lease, held)
 	}
 	stop()

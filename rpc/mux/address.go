@@ -26,18 +26,11 @@ func (m *Mux) SetAddress(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case m.moving <- struct{}{}:
-		defer func() { <-m.moving }()
-	case <-ctx.Done():
-		return state.Errorf(state.ErrConflict, "the port is being moved already: %w", ctx.Err())
+	old, moved, err := m.move(ctx, &m.port)
+	if err != nil {
+		return err
 	}
-	m.mu.Lock()
-	old, closed := m.port, m.closed
-	m.mu.Unlock()
-	if closed {
-		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
-	}
+	defer moved()
 	if address == "" {
 		m.replacePort(nil)
 		return closePort(old)
@@ -58,24 +51,16 @@ func (m *Mux) SetAddress(ctx context.Context, address string) error {
 // SetSecond has the port served at a second address too, until it is given another; an
 // empty one ends that. What was accepted there stays.
 func (m *Mux) SetSecond(ctx context.Context, address string) error {
-	select {
-	case m.moving <- struct{}{}:
-		defer func() { <-m.moving }()
-	case <-ctx.Done():
-		return state.Errorf(state.ErrConflict, "the port is being moved already: %w", ctx.Err())
+	old, moved, err := m.move(ctx, &m.second)
+	if err != nil {
+		return err
 	}
-	m.mu.Lock()
-	old, closed := m.second, m.closed
-	m.mu.Unlock()
-	if closed {
-		return state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
-	}
+	defer moved()
 	if old != nil && old.Addr().String() == address {
 		return nil
 	}
 	var port net.Listener
 	if address != "" {
-		var err error
 		if port, err = bind(ctx, address, nil); err != nil {
 			return err
 		}
@@ -87,6 +72,24 @@ func (m *Mux) SetSecond(ctx context.Context, address string) error {
 		m.work.Go(func() { m.accept(port) })
 	}
 	return closePort(old)
+}
+
+// move waits for its turn to change where the port is served, which lasts until moved is
+// called, and returns what which holds now.
+func (m *Mux) move(ctx context.Context, which *net.Listener) (old net.Listener, moved func(), err error) {
+	select {
+	case m.moving <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, state.Errorf(state.ErrConflict, "the port is being moved already: %w", ctx.Err())
+	}
+	moved = func() { <-m.moving }
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		moved()
+		return nil, nil, state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
+	}
+	return *which, moved, nil
 }
 
 // Address returns the address the port is bound to, with its real port, or ""

@@ -88,11 +88,5 @@ func (w *writer) end() {
 func (w *writer) gap(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var longest time.Duration
-	for i := 1; i < len(w.acks); i++ {
-		if w.acks[i].After(since) {
-			longest = max(longest, w.acks[i].Sub(w.acks[i-1]))
-		}
-	}
-	return longest
+	return lab.LongestGap(w.acks, since)
 }

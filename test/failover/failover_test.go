@@ -353,13 +353,7 @@ func (w *writer) nextAcknowledged(t *testing.T) {
 func (w *writer) outage(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var longest time.Duration
-	for i := 1; i < len(w.acks); i++ {
-		if w.acks[i].After(since) {
-			longest = max(longest, w.acks[i].Sub(w.acks[i-1]))
-		}
-	}
-	return longest
+	return lab.LongestGap(w.acks, since)
 }
 
 // watch is what a client sees that lists the members all the time.

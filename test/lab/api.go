@@ -267,3 +267,15 @@ func Encode(token any) string {
 	}
 	return base64.StdEncoding.EncodeToString(data)
 }
+
+// LongestGap is the longest time between two moments that follow each other, of which the
+// second came after since. They are in order.
+func LongestGap(moments []time.Time, since time.Time) time.Duration {
+	var longest time.Duration
+	for i := 1; i < len(moments); i++ {
+		if moments[i].After(since) {
+			longest = max(longest, moments[i].Sub(moments[i-1]))
+		}
+	}
+	return longest
+}
