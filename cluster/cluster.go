@@ -75,6 +75,8 @@ type Cluster struct {
 	// removals are those of members that this one carries out.
 	removals removals
 
+	releases releases
+
 	// gossip is nil while this member takes no part in one.
 	gossip atomic.Pointer[gossip.Gossip]
 

@@ -107,8 +107,9 @@ type JoinRequest struct {
 	Architecture string `json:"architecture"`
 	// Capacity is what its machine has to give.
 	Capacity state.Resources `json:"capacity"`
-	// Protocol is its JoinProtocol.
-	Protocol int `json:"protocol"`
+	// Protocol is its JoinProtocol, Schema what its release can work with.
+	Protocol int               `json:"protocol"`
+	Schema   store.SchemaRange `json:"schema"`
 	// Fingerprint is that of the certificate which the server shows now, so that whoever
 	// answers at Address is known to be it.
 	Fingerprint string `json:"fingerprint"`
@@ -126,8 +127,9 @@ type JoinRequest struct {
 type JoinQuestion struct {
 	Name   string `json:"name"`
 	Secret string `json:"secret"`
-	// Protocol is its JoinProtocol.
-	Protocol int `json:"protocol"`
+	// Protocol is its JoinProtocol, Schema what its release can work with.
+	Protocol int               `json:"protocol"`
+	Schema   store.SchemaRange `json:"schema"`
 	// Pools and Networks are as in JoinRequest.
 	Pools    map[string]state.Config `json:"pools,omitempty"`
 	Networks map[string]state.Config `json:"networks,omitempty"`
@@ -153,6 +155,9 @@ type JoinAnswer struct {
 // configuration that it brings, or nil. The token stays good.
 func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
 	if _, err := c.joinToken(ctx, ask.Name, ask.Secret, ask.Protocol); err != nil {
+		return err
+	}
+	if err := ask.Schema.Check(c.store.View().Schema()); err != nil {
 		return err
 	}
 	return checkJoinConfig(c.store.View(), ask.Pools, ask.Networks)
@@ -200,7 +205,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	}
 	err = c.apply(ctx, store.ConsumeToken{
 		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
-		Pools: join.Pools, Networks: join.Networks,
+		Pools: join.Pools, Networks: join.Networks, Schema: join.Schema,
 		Member: &state.Member{
 			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Capacity: join.Capacity, Certificate: string(certificate), CreatedAt: c.now(), Config: config,
 		},

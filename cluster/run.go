@@ -27,6 +27,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tellFacts(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
 	group.Go(func() error { return c.tendRemovals(ctx) })
+	group.Go(func() error { return c.tendReleases(ctx) })
 	if c.cfg.Coord != nil {
 		group.Go(func() error { return c.tendCertificate(ctx) })
 		group.Go(func() error { return c.tendVirtual(ctx) })
@@ -81,8 +82,14 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	told := c.store.View().Revision()
 	for {
-		subscription, err := c.store.Subscribe(c.store.View().Revision())
+		subscription, err := c.store.Subscribe(told)
+		if errors.Is(err, state.ErrStale) {
+			c.log.Warn("lifecycle events were skipped: the state was made anew", "after", told)
+			told = c.store.View().Revision()
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -92,14 +99,14 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 				return nil //nolint:nilerr // the end of ctx is how this ends
 			}
 			if errors.Is(err, state.ErrStale) {
-				c.log.Warn("lifecycle events were skipped: the state was made anew")
-				break
+				break // the View was made anew: the changes may be at hand all the same
 			}
 			if err != nil {
 				return err
 			}
 			for _, change := range changes {
 				c.tell(change)
+				told = change.Revision
 			}
 		}
 	}

@@ -27,8 +27,8 @@ type Meta struct {
 	Name    string `json:"name,omitempty"`
 	Version string `json:"version,omitempty"`
 	// SchemaMin and SchemaMax are the schema versions its store can read.
-	SchemaMin int `json:"schema_min,omitempty"`
-	SchemaMax int `json:"schema_max,omitempty"`
+	SchemaMin int64 `json:"schema_min,omitempty"`
+	SchemaMax int64 `json:"schema_max,omitempty"`
 	// Extensions is a hash of the api_extensions it serves.
 	Extensions string `json:"extensions,omitempty"`
 }

@@ -59,11 +59,15 @@ what it heard last.`,
 				out.AppendRow(table.Row{name, m.Address, m.Database, m.Coordination, m.ID})
 			}
 			out.Render()
+			schema := ""
+			if shown.Schema != 0 {
+				schema = fmt.Sprintf(", with schema %d", shown.Schema)
+			}
 			if shown.Worker {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), "This member is a worker, without a database: it shows what it heard last.")
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "This member is a worker, without a database: it shows what it heard last%s.\n", schema)
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "This member has the database up to revision %d.\n", shown.Revision)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "This member has the database up to revision %d%s.\n", shown.Revision, schema)
 			return err
 		},
 	}

@@ -16,7 +16,7 @@ import (
 // restConfig gives the REST server what it serves.
 func (m *member) restConfig(group int) rest.Config {
 	return rest.Config{
-		Log: m.log, View: m.store.View, Barrier: m.barrier, WaitRevision: m.store.WaitRevision, Stale: m.store.Stale, Placement: placement{m}, Group: group,
+		Log: m.log, View: m.store.View, Barrier: m.barrier, WaitRevision: m.store.WaitRevision, Stale: m.store.Stale, Placement: placement{m}, Group: group, SharedExtensions: m.cluster.SharedExtensions,
 		Host: rest.Host{
 			Name:        func() string { return m.cluster.Self() },
 			Clustered:   m.cluster.Clustered,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/cluster"
 	"muster/cluster/gossip"
 	"muster/rpc/mux"
 )
@@ -63,9 +64,13 @@ func (m *member) gossipAt(ctx context.Context, port *gossipPort, address string)
 	if err != nil {
 		return err
 	}
+	schema := m.store.KnownSchema()
+	meta := gossip.Meta{
+		Name: m.cluster.Self(), Version: version, SchemaMin: schema.Oldest, SchemaMax: schema.Newest, Extensions: cluster.ExtensionsHash(m.rest.Extensions()),
+	}
 	g, err := gossip.Open(ctx, gossip.Config{
 		ID: m.identity.MemberID(), Address: address, Key: key, Streams: gossipStreams{m},
-		Accept: port.lend(), Meta: gossip.Meta{Name: m.cluster.Self(), Version: version}, Log: m.log,
+		Accept: port.lend(), Meta: meta, Log: m.log,
 	})
 	if err != nil {
 		return err

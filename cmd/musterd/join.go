@@ -75,7 +75,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 	var answer cluster.JoinAnswer
 	err = askCluster(ctx, join, "/internal/join", cluster.JoinRequest{
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
-		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol,
+		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol, Schema: m.store.KnownSchema(),
 		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
 		Pools: join.Pools, Networks: join.Networks, Witness: m.witness,
 	}, &answer)
@@ -98,7 +98,7 @@ func (m *member) JoinTerms(ctx context.Context, join rest.JoinSpec) ([]api.Clust
 	}
 	var terms rest.InternalJoinTerms
 	err := askCluster(ctx, join, "/internal/join/terms", cluster.JoinQuestion{
-		Name: join.Name, Secret: join.Secret, Protocol: cluster.JoinProtocol, Pools: join.Pools, Networks: join.Networks,
+		Name: join.Name, Secret: join.Secret, Protocol: cluster.JoinProtocol, Schema: m.store.KnownSchema(), Pools: join.Pools, Networks: join.Networks,
 	}, &terms)
 	if err != nil {
 		return nil, err
@@ -293,6 +293,8 @@ func (m *member) awaitMembership(ctx context.Context) error {
 		select {
 		case <-m.ended:
 			return errEnded
+		case err := <-m.store.Broken():
+			return err
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()

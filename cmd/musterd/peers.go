@@ -56,9 +56,9 @@ func (p *planes) KnownLeader(ctx context.Context) (string, error) {
 }
 
 // Watch implements peer.Store.
-func (p *planes) Watch(ctx context.Context, since state.Revision, send func(store.Batch) error) error {
+func (p *planes) Watch(ctx context.Context, since state.Revision, schema int64, send func(store.Batch) error) error {
 	if s := p.store.Load(); s != nil {
-		return s.Watch(ctx, since, send)
+		return s.Watch(ctx, since, schema, send)
 	}
 	return errStarting
 }

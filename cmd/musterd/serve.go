@@ -671,7 +671,9 @@ func (m *member) Database(ctx context.Context) (rest.InternalDatabase, error) {
 	for _, known := range m.coord.Members() {
 		found.heard[known.ID] = cluster.RoleOf(known)
 	}
-	return found.describe(m.book), nil
+	shown := found.describe(m.book)
+	shown.Schema = m.store.View().Schema()
+	return shown, nil
 }
 
 // Query implements rest.Daemon.

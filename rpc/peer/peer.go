@@ -53,7 +53,7 @@ type Store interface {
 	ApplyEnvelope(ctx context.Context, envelope store.Envelope) (store.Result, error)
 	LeaderRevision(ctx context.Context) (state.Revision, error)
 	KnownLeader(ctx context.Context) (string, error)
-	Watch(ctx context.Context, since state.Revision, send func(store.Batch) error) error
+	Watch(ctx context.Context, since state.Revision, schema int64, send func(store.Batch) error) error
 }
 
 // Coord is the part of the coordination plane that peers ask; *coord.Node

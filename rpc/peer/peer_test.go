@@ -52,8 +52,11 @@ func (f *fake) LeaderRevision(context.Context) (state.Revision, error) { return 
 
 func (f *fake) KnownLeader(context.Context) (string, error) { return "cat", f.err }
 
-func (f *fake) Watch(ctx context.Context, _ state.Revision, send func(store.Batch) error) error {
+func (f *fake) Watch(ctx context.Context, _ state.Revision, schema int64, send func(store.Batch) error) error {
 	for _, batch := range f.batches {
+		if batch.Snapshot {
+			batch.Schema = schema
+		}
 		if err := send(batch); err != nil {
 			return err
 		}
@@ -229,7 +232,7 @@ func TestCommandsGoThereAndOutcomesComeBack(t *testing.T) {
 func TestChangesStream(t *testing.T) {
 	at := time.Date(2026, 11, 21, 1, 2, 3, 4000, time.UTC)
 	want := []store.Batch{
-		{Snapshot: true, Revision: 5, Records: []store.Record{{Revision: 2, Kind: store.KindProject, After: []byte(`{"Name":"default"}`), At: at}}},
+		{Snapshot: true, Revision: 5, Schema: 3, Records: []store.Record{{Revision: 2, Kind: store.KindProject, After: []byte(`{"Name":"default"}`), At: at}}},
 		{Revision: 6, Records: []store.Record{{
 			Revision: 6, Index: 1, Kind: store.KindMember, Before: []byte(`{}`), After: []byte(`{"a":2}`), Action: "x",
 			Context: map[string]any{"old_name": "y"}, Requestor: &store.Requestor{Username: "root"}, At: at,
@@ -238,7 +241,7 @@ func TestChangesStream(t *testing.T) {
 	ant, end := pair(t, &fake{batches: want})
 	var got []store.Batch
 	stop := errors.New("enough")
-	err := ant.Watch(t.Context(), "bee", 1, func(batch store.Batch) error {
+	err := ant.Watch(t.Context(), "bee", 1, 3, func(batch store.Batch) error {
 		if got = append(got, batch); len(got) == len(want) {
 			return stop
 		}
@@ -255,7 +258,7 @@ func TestChangesStream(t *testing.T) {
 	first := make(chan struct{})
 	go func() {
 		var once sync.Once
-		ended <- ant.Watch(t.Context(), "bee", 1, func(store.Batch) error { once.Do(func() { close(first) }); return nil })
+		ended <- ant.Watch(t.Context(), "bee", 1, 3, func(store.Batch) error { once.Do(func() { close(first) }); return nil })
 	}()
 	<-first
 	end()

@@ -48,14 +48,14 @@ func (p *Peers) Leader(ctx context.Context, memberID string) (string, error) {
 }
 
 // Watch implements store.Remote.
-func (p *Peers) Watch(ctx context.Context, memberID string, since state.Revision, send func(store.Batch) error) error {
+func (p *Peers) Watch(ctx context.Context, memberID string, since state.Revision, schema int64, send func(store.Batch) error) error {
 	conn, err := p.conn(memberID)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // else the stream would stay open when send fails
-	stream, err := peerpb.NewStateClient(conn).Watch(ctx, &peerpb.WatchRequest{Since: int64(since)})
+	stream, err := peerpb.NewStateClient(conn).Watch(ctx, &peerpb.WatchRequest{Since: int64(since), Schema: schema})
 	if err != nil {
 		return fromWire(memberID, err)
 	}
@@ -112,7 +112,7 @@ func (s stateServer) Leader(ctx context.Context, _ *peerpb.LeaderRequest) (*peer
 
 // Watch implements peerpb.StateServer.
 func (s stateServer) Watch(r *peerpb.WatchRequest, stream grpc.ServerStreamingServer[peerpb.WatchResponse]) error {
-	return toWire(s.store.Watch(stream.Context(), state.Revision(r.GetSince()), func(batch store.Batch) error {
+	return toWire(s.store.Watch(stream.Context(), state.Revision(r.GetSince()), r.GetSchema(), func(batch store.Batch) error {
 		piece, err := batchToWire(batch)
 		if err != nil {
 			return err
@@ -122,7 +122,7 @@ func (s stateServer) Watch(r *peerpb.WatchRequest, stream grpc.ServerStreamingSe
 }
 
 func batchToWire(batch store.Batch) (*peerpb.WatchResponse, error) {
-	piece := &peerpb.WatchResponse{Snapshot: batch.Snapshot, Revision: int64(batch.Revision), Leader: batch.Leader, Records: make([]*peerpb.Record, len(batch.Records))}
+	piece := &peerpb.WatchResponse{Snapshot: batch.Snapshot, Revision: int64(batch.Revision), Schema: batch.Schema, Leader: batch.Leader, Records: make([]*peerpb.Record, len(batch.Records))}
 	for i, record := range batch.Records {
 		sent := &peerpb.Record{
 			Revision: int64(record.Revision), Index: int64(record.Index), Kind: string(record.Kind),
@@ -142,7 +142,7 @@ func batchToWire(batch store.Batch) (*peerpb.WatchResponse, error) {
 
 func batchFromWire(piece *peerpb.WatchResponse) (store.Batch, error) {
 	batch := store.Batch{
-		Snapshot: piece.GetSnapshot(), Revision: state.Revision(piece.GetRevision()), Leader: piece.GetLeader(), Records: make([]store.Record, len(piece.GetRecords())),
+		Snapshot: piece.GetSnapshot(), Revision: state.Revision(piece.GetRevision()), Schema: piece.GetSchema(), Leader: piece.GetLeader(), Records: make([]store.Record, len(piece.GetRecords())),
 	}
 	for i, sent := range piece.GetRecords() {
 		record := store.Record{

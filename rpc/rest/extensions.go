@@ -92,5 +92,5 @@ func announced(routes []route) []string {
 			names = append(names, extension.name)
 		}
 	}
-	return names
+	return append(names, furtherExtensions...)
 }

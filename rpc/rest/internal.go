@@ -72,6 +72,8 @@ type InternalDatabase struct {
 	// Self is this member's ID, Revision how far it has the database.
 	Self     string `json:"self"`
 	Revision int64  `json:"revision"`
+	// Schema is the database's, as the daemon shows it; zero while none runs.
+	Schema int64 `json:"schema,omitempty"`
 	// Worker says that this member has neither log, and shows what it heard last.
 	Worker  bool                     `json:"worker"`
 	Members []InternalDatabaseMember `json:"members"`

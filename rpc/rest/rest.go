@@ -45,6 +45,9 @@ type Config struct {
 	// Group is the numeric id of the group whose members may use the local
 	// socket besides root; zero means no group.
 	Group int
+	// SharedExtensions returns those of this member's API extensions that all others
+	// serve too: no client is to count on more. Nil means all of them.
+	SharedExtensions func(own []string) []string
 	// RequestTimeout bounds requests that neither stream nor wait; zero means
 	// one minute.
 	RequestTimeout time.Duration
@@ -80,7 +83,9 @@ type Server struct {
 	// aliases is the mux of image aliases: net/http cannot rank
 	// /1.0/images/aliases/{name...} against /1.0/images/{fingerprint}/export.
 	aliases *http.ServeMux
-	cross   *http.CrossOriginProtection
+	// extensions are what this member's routes announce.
+	extensions []string
+	cross      *http.CrossOriginProtection
 }
 
 // New checks cfg and builds the route table. It starts nothing.
@@ -102,7 +107,7 @@ func New(cfg Config) (*Server, error) {
 
 // serving returns a server of the given routes.
 func serving(cfg Config, routes []route) (*Server, error) {
-	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), aliases: http.NewServeMux(), cross: http.NewCrossOriginProtection()}
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), aliases: http.NewServeMux(), extensions: announced(routes), cross: http.NewCrossOriginProtection()}
 	for _, r := range routes {
 		if err := r.check(); err != nil {
 			return nil, err
@@ -113,6 +118,9 @@ func serving(cfg Config, routes []route) (*Server, error) {
 	}
 	return s, nil
 }
+
+// Extensions are the API extensions that this member serves by itself.
+func (s *Server) Extensions() []string { return s.extensions }
 
 // muxOf returns the mux that serves a path, or the pattern of one.
 func (s *Server) muxOf(path string) *http.ServeMux {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"muster/cluster"
 	"muster/rpc/rest/api"
 	"muster/rpc/rest/password"
 	"muster/state"
@@ -26,7 +27,8 @@ type SettingStore interface {
 
 // server serves / and /1.0.
 type server struct {
-	cfg        Config
+	cfg Config
+	// extensions are this member's own.
 	extensions []string
 }
 
@@ -42,6 +44,12 @@ func (x server) routes() []route {
 			description: "Untrusted callers see the first keys only: neither configuration nor environment.",
 			query:       []parameter{targetParameter, projectParameter},
 		},
+	}
+	if x.cfg.SharedExtensions != nil {
+		routes = append(routes, route{
+			pattern: "GET /internal/release", access: admin, handle: x.release,
+			summary: "Say what this member runs", returns: cluster.Release{},
+		})
 	}
 	if x.cfg.Settings == nil {
 		return routes
@@ -61,9 +69,18 @@ func (x server) routes() []route {
 
 func (server) versions(*http.Request) (any, error) { return []string{"/1.0"}, nil }
 
+// release tells another member what this one's API can do by itself.
+func (x server) release(*http.Request) (any, error) {
+	return cluster.Release{Extensions: x.extensions}, nil
+}
+
 func (x server) get(r *http.Request) (any, error) {
+	extensions := x.extensions
+	if x.cfg.SharedExtensions != nil {
+		extensions = x.cfg.SharedExtensions(extensions)
+	}
 	short := api.ServerUntrusted{
-		APIExtensions: x.extensions, APIStatus: "stable", APIVersion: api.Version,
+		APIExtensions: extensions, APIStatus: "stable", APIVersion: api.Version,
 		Auth: "untrusted", AuthMethods: []string{"tls"},
 	}
 	caller := CallerOf(r.Context())

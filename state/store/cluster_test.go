@@ -139,14 +139,14 @@ func (m labMember) others() []string {
 	return slices.DeleteFunc(slices.Collect(maps.Keys(m.lab.stores)), func(id string) bool { return id == m.id })
 }
 
-func (m labMember) Watch(ctx context.Context, id string, since state.Revision, send func(Batch) error) error {
+func (m labMember) Watch(ctx context.Context, id string, since state.Revision, schema int64, send func(Batch) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := m.reach(id, cancel)
 	if err != nil {
 		return err
 	}
-	return s.Watch(ctx, since, func(batch Batch) error {
+	return s.Watch(ctx, since, schema, func(batch Batch) error {
 		m.lab.mu.Lock()
 		mute := m.lab.mute[id]
 		m.lab.mu.Unlock()

@@ -79,7 +79,7 @@ func (s *Store) followLeader(ctx context.Context, st *seat, leader string) {
 		}
 		cancel()
 	})
-	err := s.cfg.Remote.Watch(ctx, leader, s.View().Revision(), s.receive)
+	err := s.cfg.Remote.Watch(ctx, leader, s.View().Revision(), s.View().Schema(), s.receive)
 	cancel()
 	guard.Wait()
 	s.cfg.Log.DebugContext(ctx, "the stream of changes ended", "leader_id", leader, "error", err)
@@ -126,7 +126,7 @@ func (s *Store) followOne(ctx context.Context, source string, first bool) error 
 	watchdog := time.AfterFunc(fallsSilent, cancel)
 	defer watchdog.Stop()
 	began := time.Now()
-	return s.cfg.Remote.Watch(ctx, source, s.View().Revision(), func(batch Batch) error {
+	return s.cfg.Remote.Watch(ctx, source, s.View().Revision(), s.View().Schema(), func(batch Batch) error {
 		if s.seat.Load() != nil {
 			return errPromoted
 		}
@@ -163,6 +163,10 @@ func (s *Store) receive(batch Batch) error {
 			return err
 		}
 	}
+	if err := s.KnownSchema().Check(batch.Schema); err != nil {
+		breakOff(s.broken, err)
+		return err
+	}
 	objects := make([]object, len(batch.Records))
 	for i, record := range batch.Records {
 		noun, err := decodeNoun(record.Kind, record.After)
@@ -171,7 +175,7 @@ func (s *Store) receive(batch Batch) error {
 		}
 		objects[i] = object{record.Kind, noun}
 	}
-	if err := s.hub.reset(batch.Revision, objects, nil); err != nil {
+	if err := s.hub.reset(batch.Revision, batch.Schema, objects, nil); err != nil {
 		return err
 	}
 	return st.raiseMark(batch.Revision)

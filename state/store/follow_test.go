@@ -31,10 +31,10 @@ func TestAWorkerReadsAndWrites(t *testing.T) {
 	if _, err := worker.Query(t.Context(), "SELECT 1", nil, false); !errors.Is(err, state.ErrUnavailable) {
 		t.Errorf("SQL on a worker: %v; want ErrUnavailable", err)
 	}
-	if err := l.stores["m1"].Watch(t.Context(), worker.View().Revision()+5, nil); !errors.Is(err, state.ErrInvalid) {
+	if err := l.stores["m1"].Watch(t.Context(), worker.View().Revision()+5, 0, nil); !errors.Is(err, state.ErrInvalid) {
 		t.Errorf("a stream from the future: %v; want ErrInvalid", err)
 	}
-	if err := worker.Watch(t.Context(), worker.View().Revision(), func(Batch) error { return nil }); !errors.Is(err, errWorker) {
+	if err := worker.Watch(t.Context(), worker.View().Revision(), 0, func(Batch) error { return nil }); !errors.Is(err, errWorker) {
 		t.Errorf("following a worker: %v; want a refusal", err)
 	}
 	leader, _ := l.leader(t, "m0")

@@ -74,7 +74,7 @@ func (g *group) command(ctx context.Context, r *request) (outcome, error) {
 			return outcome{}, err
 		}
 	}
-	t := &tx{q: g.session.q, now: g.now, revision: g.revision + 1, requestor: r.envelope.Requestor}
+	t := &tx{q: g.session.q, now: g.now, revision: g.revision + 1, requestor: r.envelope.Requestor, schema: g.session.schema}
 	written := g.session.stmts.written
 	var saved []savedChange
 	var changes []Change

@@ -94,7 +94,7 @@ func (h *hub) publish(changes []Change) error {
 	txn.Commit()
 	next := newLink(changes[len(changes)-1].Revision)
 	next.changes = changes
-	h.view.Store(&View{txn: h.db.Txn(false), revision: next.last})
+	h.view.Store(&View{txn: h.db.Txn(false), revision: next.last, schema: h.view.Load().schema})
 	h.append(next, len(changes))
 	return nil
 }
@@ -149,9 +149,9 @@ type object struct {
 	noun any
 }
 
-// reset makes the View anew: all objects as of a revision, and the changes before
-// it that are still at hand. Subscriptions are told that they lost their place.
-func (h *hub) reset(revision state.Revision, objects []object, history []sqlgen.Change) error {
+// reset makes the View anew: all objects as of a revision, by a schema, and the changes
+// before it that are still at hand. Subscriptions are told that they lost their place.
+func (h *hub) reset(revision state.Revision, schema int64, objects []object, history []sqlgen.Change) error {
 	db, err := memdb.NewMemDB(layout)
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func (h *hub) reset(revision state.Revision, objects []object, history []sqlgen.
 		return fmt.Errorf("a snapshot of revision %d is older than what is shown, revision %d", revision, shown)
 	}
 	h.db = db
-	h.view.Store(&View{txn: db.Txn(false), revision: revision})
+	h.view.Store(&View{txn: db.Txn(false), revision: revision, schema: schema})
 
 	head := h.head.Load()
 	h.kept = len(history)

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,50 @@ import (
 
 //go:embed schema/*.sql
 var schemaFiles embed.FS
+
+// oldestSchema is the oldest schema that this release's commands work with. Whoever adds a
+// step leaves it where it is: a cluster is upgraded one member at a time, and the step is
+// taken when every member runs a release that knows it. It moves one release later.
+const oldestSchema = 3
+
+// SchemaRange is what a release can work with, both ends included.
+type SchemaRange struct {
+	Oldest int64 `json:"oldest"`
+	Newest int64 `json:"newest"`
+}
+
+// Check refuses a schema that is not in the range (ErrConflict), and says what to install.
+func (r SchemaRange) Check(version int64) error {
+	switch {
+	case version > r.Newest:
+		return state.Errorf(state.ErrConflict, "the database has schema %d and this release knows %d: run a newer release", version, r.Newest)
+	case version < r.Oldest:
+		return state.Errorf(state.ErrConflict, "the database has schema %d and this release needs %d: run the release in between on every member first", version, r.Oldest)
+	}
+	return nil
+}
+
+// Consent is which members can work with a schema, by their IDs.
+type Consent struct {
+	Schema  int64
+	Members []string
+}
+
+// schema is what a release knows of it.
+type schema struct {
+	steps  []migration
+	oldest int64
+}
+
+func (s *schema) known() SchemaRange {
+	return SchemaRange{Oldest: s.oldest, Newest: int64(len(s.steps))}
+}
+
+// releaseSchema is that of this release.
+func releaseSchema() (*schema, error) {
+	steps, err := migrations()
+	return &schema{steps: append(steps, furtherSteps()...), oldest: oldestSchema}, err
+}
 
 // migration is one numbered step of the schema.
 type migration struct {
@@ -46,37 +91,66 @@ func migrations() ([]migration, error) {
 	return steps, nil
 }
 
-// migrate brings the schema up to date, each step in a transaction of its own that
-// checks again, so that two members which try at once do it once. It reports whether
-// there was anything to do: what the tables hold may then differ from what their changes
-// say.
-func migrate(ctx context.Context, conn *sql.Conn, now time.Time) (changed bool, err error) {
-	steps, err := migrations()
-	if err != nil {
-		return false, err
-	}
+// migrate takes the steps that every member of the cluster can live with, as far as the
+// consent goes, each in a transaction of its own that checks again, so that two members
+// which try at once do it once. What the tables hold may then differ from what their
+// changes say. It returns the schema that the database has.
+func (s *schema) migrate(ctx context.Context, conn *sql.Conn, now time.Time, consent Consent) (version int64, err error) {
 	_, err = conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_steps (
 		version    INTEGER  NOT NULL PRIMARY KEY,
 		name       TEXT     NOT NULL,
 		applied_at DATETIME NOT NULL
 	)`)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	newest := int64(len(steps))
-	current, err := schemaVersion(ctx, conn)
-	if err != nil {
-		return false, err
+	if version, err = schemaVersion(ctx, conn); err != nil {
+		return 0, err
 	}
-	if current > newest {
-		return false, state.Errorf(state.ErrConflict, "the database has schema %d and this release knows %d: run a newer release", current, newest)
-	}
-	for _, step := range steps[current:] {
-		if err := step.run(ctx, conn, now); err != nil {
-			return false, fmt.Errorf("schema step %s: %w", step.name, err)
+	target := s.known().Newest
+	if version > 0 && version < target {
+		if target, err = agreed(ctx, conn, target, consent); err != nil {
+			return 0, err
 		}
 	}
-	return current < newest, nil
+	for version < target {
+		step := s.steps[version]
+		if err := step.run(ctx, conn, now); err != nil {
+			return 0, fmt.Errorf("schema step %s: %w", step.name, err)
+		}
+		version++
+	}
+	return version, s.known().Check(version)
+}
+
+// agreed is the newest schema that every member can work with, or zero when one was not
+// heard of. Who is alone asks nobody.
+func agreed(ctx context.Context, conn *sql.Conn, newest int64, consent Consent) (int64, error) {
+	rows, err := conn.QueryContext(ctx, `SELECT id FROM members`)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = rows.Close() }()
+	count, heard := 0, 0
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return 0, err
+		}
+		count++
+		if slices.Contains(consent.Members, id) {
+			heard++
+		}
+	}
+	switch err := rows.Err(); {
+	case err != nil:
+		return 0, err
+	case count <= 1:
+		return newest, nil
+	case heard < count:
+		return 0, nil
+	}
+	return min(newest, consent.Schema), nil
 }
 
 func schemaVersion(ctx context.Context, conn *sql.Conn) (version int64, err error) {

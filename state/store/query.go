@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,12 +44,21 @@ func (s *Store) Query(ctx context.Context, statement string, args []any, write b
 	a := s.do(ctx, &request{query: &query{statement: statement, args: args, write: write}})
 	result, err := inWords(a)
 	if err == nil && result.NotLeader {
-		err = state.Errorf(state.ErrUnavailable, "not run: %w; ask the member that does", errNotLeading)
+		err = state.Errorf(state.ErrUnavailable, "not run: %w; %s", errNotLeading, s.whoLeads(ctx))
 	}
 	if err != nil {
 		return nil, err
 	}
 	return a.table, nil
+}
+
+// whoLeads says whom to ask what only the leader answers.
+func (s *Store) whoLeads(ctx context.Context) string {
+	leader := s.guide(ctx)
+	if m, err := s.View().MemberByID(leader); err == nil {
+		return fmt.Sprintf("ask on member %q, which does", m.Name)
+	}
+	return "nobody is known to: try again in a moment"
 }
 
 var (
@@ -212,7 +222,7 @@ func (w *writer) writeInside(ctx context.Context, q *query) (*Table, []Change, e
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &tx{q: s.q, now: time.Now().UTC(), revision: s.revision + 1}
+	t := &tx{q: s.q, now: time.Now().UTC(), revision: s.revision + 1, schema: s.schema}
 	objects, err := s.load(ctx)
 	if err != nil {
 		if isLost(err) {

@@ -133,7 +133,9 @@ type Batch struct {
 	Snapshot bool
 	// Revision is the one that the receiver has reached with this piece.
 	Revision state.Revision
-	Records  []Record
+	// Schema is that of the database that a snapshot shows.
+	Schema  int64
+	Records []Record
 	// Leader is the leader of the database as the sender knows it, or "".
 	Leader string
 }

@@ -42,7 +42,7 @@ func takeSeat(ctx context.Context, cfg Config, hub *hub, broken chan error) (*se
 		return nil, errors.Join(err, dir.close())
 	}
 	st := &seat{dir: dir, node: node}
-	st.writer = &writer{node: node, dir: dir, hub: hub, log: cfg.Log, queue: make(chan *request, 1024), broken: broken, gone: make(chan struct{})}
+	st.writer = &writer{node: node, dir: dir, hub: hub, schema: cfg.schema, log: cfg.Log, queue: make(chan *request, 1024), broken: broken, gone: make(chan struct{})}
 	// The seat outlives the opening, and ends with close.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	st.stop = stop

@@ -21,8 +21,8 @@ type session struct {
 	stmts *statements
 	q     *sqlgen.Queries
 
-	// migrated says that this session brought the schema up to date.
-	migrated bool
+	// schema is that of the database.
+	schema int64
 
 	revision state.Revision
 	term     uint64
@@ -33,8 +33,8 @@ type session struct {
 }
 
 // openSession connects to the local node, which must lead, and brings the schema
-// up to date.
-func openSession(ctx context.Context, n *node) (_ *session, err error) {
+// up to date, as far as all members agree.
+func openSession(ctx context.Context, n *node, sc *schema, consent Consent) (_ *session, err error) {
 	s := &session{}
 	defer func() {
 		if err != nil {
@@ -47,7 +47,7 @@ func openSession(ctx context.Context, n *node) (_ *session, err error) {
 	if s.conn, err = s.db.Conn(ctx); err != nil {
 		return nil, err
 	}
-	if s.migrated, err = migrate(ctx, s.conn, time.Now().UTC()); err != nil {
+	if s.schema, err = sc.migrate(ctx, s.conn, time.Now().UTC(), consent); err != nil {
 		return nil, err
 	}
 	s.stmts = &statements{conn: s.conn, prepared: map[string]*sql.Stmt{}}

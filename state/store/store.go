@@ -55,6 +55,9 @@ type Config struct {
 	NetworkLatency time.Duration
 	// Log may be nil.
 	Log *slog.Logger
+
+	// schema is another release's, in tests.
+	schema *schema
 }
 
 // Remote reaches the store of another member; rpc/peer implements it.
@@ -67,7 +70,7 @@ type Remote interface {
 	// Leader calls KnownLeader there.
 	Leader(ctx context.Context, memberID string) (string, error)
 	// Watch calls Watch there and hands on what it sends.
-	Watch(ctx context.Context, memberID string, since state.Revision, send func(Batch) error) error
+	Watch(ctx context.Context, memberID string, since state.Revision, schema int64, send func(Batch) error) error
 }
 
 // Store is the state plane of one member.
@@ -109,6 +112,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	if err := finishStandingAside(cfg.Dir); err != nil {
 		return nil, err
+	}
+	if cfg.schema == nil {
+		var err error
+		if cfg.schema, err = releaseSchema(); err != nil {
+			return nil, err
+		}
 	}
 	hub, err := newHub()
 	if err != nil {
@@ -194,6 +203,23 @@ func (s *Store) Accept(conn net.Conn) {
 
 // View returns the newest state that this member knows.
 func (s *Store) View() *View { return s.hub.view.Load() }
+
+// KnownSchema is what this release can work with.
+func (s *Store) KnownSchema() SchemaRange { return s.cfg.schema.known() }
+
+// MoveSchema takes the steps of the schema that all members consent to, if this member
+// leads the database; else it does nothing. Without it a new release does so only when it
+// is alone: the others could not lead any more.
+func (s *Store) MoveSchema(ctx context.Context, consent Consent) error {
+	if !s.leading() {
+		return nil
+	}
+	a := s.do(ctx, &request{consent: &consent})
+	if errors.Is(a.err, errNotLeading) {
+		return nil
+	}
+	return a.err
+}
 
 // WaitRevision returns when this member's View shows the revision; ErrUnavailable
 // when ctx is done before.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"muster/state"
@@ -76,31 +77,39 @@ func (s *Subscription) Next(ctx context.Context) ([]Change, error) {
 }
 
 // Watch sends what another member needs to keep a View like this one's: a snapshot
-// first when since is zero or the changes after it are no longer at hand, then
+// first when since is zero, the changes after it are no longer at hand or what it has was
+// made by another schema, then
 // changes as they come, and a sign of life now and then. It returns when ctx is done,
 // when send fails, when the store is closed or this member is a worker.
-func (s *Store) Watch(ctx context.Context, since state.Revision, send func(Batch) error) error {
+func (s *Store) Watch(ctx context.Context, since state.Revision, schema int64, send func(Batch) error) error {
 	if s.View().Revision() == 0 && !s.leading() {
 		return state.Errorf(state.ErrUnavailable, "this member shows nothing of the database yet")
 	}
 	for {
 		subscription, err := s.Subscribe(since)
-		if since == 0 || errors.Is(err, state.ErrStale) {
-			view := s.View()
+		view := s.View()
+		switch {
+		case since == 0 || errors.Is(err, state.ErrStale):
 			if subscription, err = s.Subscribe(view.Revision()); errors.Is(err, state.ErrStale) {
 				continue // the View was made anew in between
 			}
 			if err == nil {
 				err = s.sendSnapshot(view, send)
 			}
+		case err == nil && view.Schema() != schema:
+			// Events are made of the changes: what came before the snapshot is sent too.
+			if err = s.relay(ctx, subscription, view.Revision(), send); err == nil {
+				err = s.sendSnapshot(view, send)
+			}
 		}
-		if err != nil {
+		if err == nil {
+			schema = view.Schema()
+			err = s.relay(ctx, subscription, endless, send)
+		}
+		if !errors.Is(err, state.ErrStale) {
 			return err
 		}
-		if err := s.relay(ctx, subscription, send); !errors.Is(err, state.ErrStale) {
-			return err
-		}
-		since = 0
+		since = subscription.after
 	}
 }
 
@@ -113,10 +122,13 @@ func (s *Store) sendSnapshot(view *View, send func(Batch) error) error {
 	return send(snapshot)
 }
 
-// relay sends what a subscription brings, and who leads when that changes or nothing
-// else happens.
-func (s *Store) relay(ctx context.Context, subscription *Subscription, send func(Batch) error) error {
-	for {
+// endless is a revision that is never reached.
+const endless = state.Revision(math.MaxInt64)
+
+// relay sends what a subscription brings up to a revision, and who leads when that changes
+// or nothing else happens.
+func (s *Store) relay(ctx context.Context, subscription *Subscription, until state.Revision, send func(Batch) error) error {
+	for subscription.after < until {
 		changes, err := s.nextOrBeat(ctx, subscription)
 		switch {
 		case ctx.Err() != nil:
@@ -138,6 +150,7 @@ func (s *Store) relay(ctx context.Context, subscription *Subscription, send func
 			return err
 		}
 	}
+	return nil
 }
 
 // nextOrBeat is Next, for as long as the leader is the same and at most for beatEvery.
@@ -172,7 +185,7 @@ func (c *Change) record() (Record, error) {
 
 // batch returns everything in the View.
 func (v *View) batch() (Batch, error) {
-	batch := Batch{Snapshot: true, Revision: v.revision}
+	batch := Batch{Snapshot: true, Revision: v.revision, Schema: v.schema}
 	for _, kind := range kinds {
 		iterator, err := v.txn.Get(string(kind), byID)
 		if err != nil {

@@ -255,12 +255,12 @@ func TestWatchKeepsAnotherViewUpToDate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := &Store{hub: hub, background: t.Context()}
+	other := &Store{cfg: s.cfg, hub: hub, background: t.Context()}
 	ctx, cancel := context.WithCancel(t.Context())
 	var snapshots int
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
-		err := s.Watch(ctx, 0, func(batch Batch) error {
+		err := s.Watch(ctx, 0, 0, func(batch Batch) error {
 			raw, err := json.Marshal(batch)
 			if err != nil {
 				return err

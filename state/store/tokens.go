@@ -27,8 +27,10 @@ type ConsumeToken struct {
 	Certificate *state.Certificate
 	// Member, when not nil, is recorded as a member that joins by the same command,
 	// with Settings as its own, and with a part of every pool and network; Pools and
-	// Networks are what is different there, by their names.
+	// Networks are what is different there, by their names. Schema is what its release can
+	// work with: ErrConflict when the database's is not among it.
 	Member   *state.Member
+	Schema   SchemaRange
 	Settings map[string]string
 	Pools    map[string]state.Config
 	Networks map[string]state.Config
@@ -77,6 +79,9 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 		return err
 	}
 	if c.Member != nil {
+		if err := c.Schema.Check(t.schema); err != nil {
+			return err
+		}
 		if err := t.addMember(ctx, *c.Member, c.Hint); err != nil {
 			return err
 		}

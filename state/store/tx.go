@@ -23,6 +23,8 @@ type tx struct {
 	revision  state.Revision
 	requestor *Requestor
 	drafts    []draft
+	// schema is that of the database.
+	schema int64
 }
 
 // rev is the revision as a column holds it.

@@ -17,10 +17,14 @@ import (
 type View struct {
 	txn      *memdb.Txn
 	revision state.Revision
+	schema   int64
 }
 
 // Revision is the revision that the View shows.
 func (v *View) Revision() state.Revision { return v.revision }
+
+// Schema is that of the database which the View shows; zero while it shows none.
+func (v *View) Schema() int64 { return v.schema }
 
 // first returns the object whose key in the index is k, or nil.
 func first[T any](v *View, kind Kind, index string, k []byte) *T {

@@ -39,17 +39,20 @@ type writer struct {
 	// gone is closed when the writer has answered its last request.
 	gone chan struct{}
 
-	// session is the writer goroutine's own.
+	schema *schema
+	// session is the writer goroutine's own, as is consent, the last that was heard.
 	session *session
+	consent Consent
 }
 
 // request is something for the writer to do.
 type request struct {
 	envelope Envelope
 	command  Command
-	// query is done instead of a command when it is not nil; barrier instead of
-	// either.
+	// query is done instead of a command when it is not nil, then consent; barrier
+	// instead of any.
 	query   *query
+	consent *Consent
 	barrier bool
 	// taken is set by the writer when it begins, or by the asker who gives up
 	// first: then nothing was done.
@@ -168,6 +171,8 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 		switch err := w.lead(ctx); {
 		case err != nil:
 			a.err = err
+		case r.consent != nil:
+			a.err = w.moveSchema(ctx, *r.consent)
 		case r.query != nil:
 			a.table, a.result.Revision, a.err = w.query(ctx, r.query)
 		default:
@@ -187,10 +192,14 @@ func (w *writer) lead(ctx context.Context) error {
 	if err != nil || leader != w.node.address {
 		return errNotLeading
 	}
-	session, err := openSession(ctx, w.node)
+	session, err := openSession(ctx, w.node, w.schema, w.consent)
 	if err != nil {
 		if isLost(err) || isBusy(err) {
 			return errNotLeading
+		}
+		if errors.Is(err, state.ErrConflict) {
+			// This release can't lead this database: another's is to.
+			breakOff(w.broken, err)
 		}
 		return fmt.Errorf("open the database: %w", err)
 	}
@@ -207,19 +216,38 @@ func (w *writer) lead(ctx context.Context) error {
 	return nil
 }
 
+// moveSchema takes the steps that the members consent to. The session ends with that:
+// the next one begins with what the tables hold then.
+func (w *writer) moveSchema(ctx context.Context, consent Consent) error {
+	w.consent = consent
+	before := w.session.schema
+	if before >= min(consent.Schema, w.schema.known().Newest) {
+		return nil
+	}
+	w.drop()
+	if err := w.lead(ctx); err != nil {
+		return err
+	}
+	if w.session.schema != before {
+		w.log.InfoContext(ctx, "the database has a new schema: every member can read it", "before", before, "schema", w.session.schema)
+	}
+	return nil
+}
+
 // catchUp brings the View to what the tables hold: by the changes it missed, or
 // from scratch.
 func (w *writer) catchUp(ctx context.Context, s *session) error {
 	if err := w.dir.checkMark(s.revision); err != nil {
 		return err
 	}
-	seen := w.hub.view.Load().revision
-	if seen == s.revision && (!s.migrated || seen == 0) {
+	view := w.hub.view.Load()
+	seen, same := view.revision, view.schema == s.schema
+	if seen == s.revision && same {
 		return nil
 	}
 	// Revisions are whole in the table of changes, but for the trimmed ones.
 	after := position(seen+1, 0) - 1
-	follows := seen > 0 && !s.migrated && s.firstChange <= after+1
+	follows := seen > 0 && same && s.firstChange <= after+1
 	if !follows {
 		after = 0
 	}
@@ -235,7 +263,7 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 	} else {
 		var objects []object
 		if objects, err = s.load(ctx); err == nil {
-			err = w.hub.reset(s.revision, objects, rows)
+			err = w.hub.reset(s.revision, s.schema, objects, rows)
 		}
 	}
 	if err != nil {
@@ -334,7 +362,7 @@ func (w *writer) giveWay(ctx context.Context) bool {
 	if alone, asked := w.node.alone(ctx); alone || asked != nil {
 		return false
 	}
-	w.breakOff(fmt.Errorf("the disk of this member's database has %d MiB left, so that another has to lead: make room on the disk, then start the daemon again", left>>20))
+	breakOff(w.broken, fmt.Errorf("the disk of this member's database has %d MiB left, so that another has to lead: make room on the disk, then start the daemon again", left>>20))
 	return true
 }
 
@@ -342,9 +370,10 @@ func (w *writer) giveWay(ctx context.Context) bool {
 // made ahead.
 const lowDisk = 32 << 20
 
-func (w *writer) breakOff(why error) {
+// breakOff says why the member must not go on.
+func breakOff(broken chan<- error, why error) {
 	select {
-	case w.broken <- why:
+	case broken <- why:
 	default: // it was said
 	}
 }
@@ -360,7 +389,7 @@ func (w *writer) checkDisk(ctx context.Context, err error) {
 	if alone, asked := w.node.alone(ctx); alone || asked != nil {
 		return
 	}
-	w.breakOff(fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
+	breakOff(w.broken, fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
 }
 
 // barrier returns a revision that includes all that was acknowledged before, once

@@ -478,8 +478,10 @@ func (x *LeaderResponse) GetMemberId() string {
 }
 
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Since         int64                  `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Since int64                  `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
+	// The schema of the database that the receiver shows, or zero.
+	Schema        int64 `protobuf:"varint,2,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,13 +523,22 @@ func (x *WatchRequest) GetSince() int64 {
 	return 0
 }
 
+func (x *WatchRequest) GetSchema() int64 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
 type WatchResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot bool                   `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Revision int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Records  []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
 	// The leader of the database as the sender knows it, or empty.
-	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The schema of the database that a snapshot shows.
+	Schema        int64 `protobuf:"varint,5,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -588,6 +599,13 @@ func (x *WatchResponse) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+func (x *WatchResponse) GetSchema() int64 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
 }
 
 type Record struct {
@@ -1324,14 +1342,16 @@ const file_peer_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x0f\n" +
 	"\rLeaderRequest\"-\n" +
 	"\x0eLeaderResponse\x12\x1b\n" +
-	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"$\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"<\n" +
 	"\fWatchRequest\x12\x14\n" +
-	"\x05since\x18\x01 \x01(\x03R\x05since\"\x91\x01\n" +
+	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06schema\x18\x02 \x01(\x03R\x06schema\"\xa9\x01\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\bR\bsnapshot\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x120\n" +
 	"\arecords\x18\x03 \x03(\v2\x16.muster.peer.v1.RecordR\arecords\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\x93\x02\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x16\n" +
+	"\x06schema\x18\x05 \x01(\x03R\x06schema\"\x93\x02\n" +
 	"\x06Record\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x03R\x05index\x12\x12\n" +
