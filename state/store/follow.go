@@ -37,30 +37,35 @@ var (
 // ctx is done.
 func (s *Store) follow(ctx context.Context) {
 	for ctx.Err() == nil {
+		pause := 10 * retryAfter
 		if st := s.seat.Load(); st == nil {
 			s.followAny(ctx)
 		} else {
-			s.stepDown(ctx, st)
-			if leader := s.guide(ctx); leader != "" && leader != s.cfg.Member.ID {
+			s.agree(ctx, st)
+			leader := s.guide(ctx)
+			if leader != "" && leader != s.cfg.Member.ID {
 				s.followLeader(ctx, st, leader)
+			}
+			if !st.writer.leading.Load() {
+				pause = 2 * retryAfter // there may be another leader in a moment, or it is this one
 			}
 		}
 		select {
-		case <-time.After(10 * retryAfter):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
 }
 
-// stepDown has the writer find out that it leads no longer, when that is so. It would
-// by itself with the next command; until then this member would take itself for the
-// leader, and its View would follow nobody.
-func (s *Store) stepDown(ctx context.Context, st *seat) {
-	if !st.writer.leading.Load() {
-		return
-	}
-	if leader, err := st.node.leader(ctx); err == nil && leader != s.cfg.Member.ID {
-		// What the session cannot do any more ends it; that is all that is wanted.
+// agree has the writer find out that it leads, or that it leads no longer. It would by
+// itself with the next command. Until then a former leader would take itself for the
+// leader, and its View would follow nobody; and a new one would not show what the one
+// before acknowledged last, for which somebody may be waiting.
+func (s *Store) agree(ctx context.Context, st *seat) {
+	leader, err := st.node.leader(ctx)
+	if err == nil && st.writer.leading.Load() != (leader == s.cfg.Member.ID) {
+		// A session begins with what the tables hold, and what it cannot do any more ends
+		// it; that is all that is wanted.
 		_ = st.writer.do(ctx, &request{barrier: true})
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -218,5 +219,29 @@ func TestAMemberThatRestartsIsWhatItWas(t *testing.T) {
 	must(t, worker, setting(6))
 	if part, err := worker.Part(t.Context()); err != nil || part != state.PartNone {
 		t.Errorf("after it stood aside its part is %q, %v", part, err)
+	}
+}
+
+// What a leader acknowledged just before it died is shown by its successor, and by whoever
+// follows that one, though nobody asks for anything: somebody may be waiting for it.
+func TestTheSuccessorShowsWhatWasAcknowledged(t *testing.T) {
+	l := newLab(t, 3)
+	leader, others := l.leader(t, "m0")
+	for _, id := range others {
+		if err := l.stores[id].Barrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.mu.Lock()
+	l.mute[leader] = true
+	l.mu.Unlock()
+	result := must(t, l.stores[leader], setting(1))
+	l.isolate(leader)
+	waiting, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, id := range others {
+		if err := l.stores[id].WaitRevision(waiting, result.Revision); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 }

@@ -140,6 +140,9 @@ func TestFailover(t *testing.T) {
 			if !c.round(s, &results[i]) {
 				t.Logf("round %d, %s: nobody plays the part", round, s.name)
 			}
+			if last := results[i].last(); last > time.Second {
+				t.Logf("round %d, %s: no writes for %v", round, s.name, last.Round(time.Millisecond))
+			}
 			if t.Failed() {
 				t.Fatalf("round %d, %s: failed", round, s.name)
 			}
@@ -385,6 +388,14 @@ func (w *watch) look(ctx context.Context, m *lab.Member, victim string, shown ch
 type result struct {
 	outages, offline, reads []time.Duration
 	refused                 int
+}
+
+// last is the outage of the last round that was played.
+func (r *result) last() time.Duration {
+	if len(r.outages) == 0 {
+		return 0
+	}
+	return r.outages[len(r.outages)-1]
 }
 
 func table(results []result) string {
