@@ -216,10 +216,11 @@ func (v *virtualTask) release(ctx context.Context) {
 	if !v.asked {
 		return
 	}
-	v.asked = false
 	if _, err := v.cfg.Coord.Propose(asking, coord.ReleaseLease{Name: virtualLease, Holder: v.cfg.MemberID}); err != nil {
 		v.log.Debug("give the lease of the virtual address back", "error", err)
+		return
 	}
+	v.asked = false
 }
 
 // checkVirtual refuses a virtual address that a member has as its own.

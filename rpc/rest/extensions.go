@@ -92,5 +92,10 @@ func announced(routes []route) []string {
 			names = append(names, extension.name)
 		}
 	}
-	return append(names, furtherExtensions...)
+	for _, name := range freshExtensions {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -2,6 +2,6 @@
 
 package rest
 
-// furtherExtensions are what the release announces that is made to test upgrades; see
+// freshExtensions are what the release announces that is made to test upgrades; see
 // state/store/migrate_next.go.
-var furtherExtensions = []string{"muster_next_release"}
+var freshExtensions = []string{"muster_next_release"}

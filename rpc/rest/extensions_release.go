@@ -2,5 +2,6 @@
 
 package rest
 
-// furtherExtensions are those of a release that does not exist: see extensions_next.go.
-var furtherExtensions []string
+// freshExtensions are those that the release before this one does not serve: they are
+// announced once every member is known to. There is none yet.
+var freshExtensions []string

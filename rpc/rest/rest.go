@@ -46,8 +46,9 @@ type Config struct {
 	// socket besides root; zero means no group.
 	Group int
 	// SharedExtensions returns those of this member's API extensions that all others
-	// serve too: no client is to count on more. Nil means all of them.
-	SharedExtensions func(own []string) []string
+	// serve too: no client is to count on more. The fresh ones are those that the release
+	// before does not serve. Nil means all of them.
+	SharedExtensions func(own, fresh []string) []string
 	// RequestTimeout bounds requests that neither stream nor wait; zero means
 	// one minute.
 	RequestTimeout time.Duration

@@ -77,7 +77,7 @@ func (x server) release(*http.Request) (any, error) {
 func (x server) get(r *http.Request) (any, error) {
 	extensions := x.extensions
 	if x.cfg.SharedExtensions != nil {
-		extensions = x.cfg.SharedExtensions(extensions)
+		extensions = x.cfg.SharedExtensions(extensions, freshExtensions)
 	}
 	short := api.ServerUntrusted{
 		APIExtensions: extensions, APIStatus: "stable", APIVersion: api.Version,

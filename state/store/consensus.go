@@ -159,7 +159,7 @@ func (s *Store) HandOver(ctx context.Context) error {
 	if st == nil {
 		return nil
 	}
-	// The node may lead though nobody has asked the writer for anything since.
+	// The node may lead before the writer has found out.
 	if leader, err := st.node.leader(ctx); err != nil || leader != st.node.address {
 		return err
 	}

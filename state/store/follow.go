@@ -36,6 +36,7 @@ var (
 // member takes the leader's stream, a worker that of any control member. It returns when
 // ctx is done.
 func (s *Store) follow(ctx context.Context) {
+	before := ""
 	for ctx.Err() == nil {
 		pause := 10 * retryAfter
 		if st := s.seat.Load(); st == nil {
@@ -46,9 +47,10 @@ func (s *Store) follow(ctx context.Context) {
 			if leader != "" && leader != s.cfg.Member.ID {
 				s.followLeader(ctx, st, leader)
 			}
-			if !st.writer.leading.Load() {
-				pause = 2 * retryAfter // there may be another leader in a moment, or it is this one
+			if leader == "" || leader != before {
+				pause = 2 * retryAfter // there may be another in a moment
 			}
+			before = leader
 		}
 		select {
 		case <-time.After(pause):

@@ -167,8 +167,8 @@ func (h *hub) reset(revision state.Revision, schema int64, objects []object, his
 	txn.Commit()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if shown := h.view.Load().revision; revision < shown {
-		return fmt.Errorf("a snapshot of revision %d is older than what is shown, revision %d", revision, shown)
+	if shown := h.view.Load(); revision < shown.revision || schema < shown.schema {
+		return fmt.Errorf("a snapshot of revision %d and schema %d is older than what is shown, revision %d and schema %d", revision, schema, shown.revision, shown.schema)
 	}
 	h.db = db
 	h.view.Store(&View{txn: db.Txn(false), revision: revision, schema: schema})

@@ -17,11 +17,6 @@ import (
 //go:embed schema/*.sql
 var schemaFiles embed.FS
 
-// oldestSchema is the oldest schema that this release's commands work with. Whoever adds a
-// step leaves it where it is: a cluster is upgraded one member at a time, and the step is
-// taken when every member runs a release that knows it. It moves one release later.
-const oldestSchema = 3
-
 // SchemaRange is what a release can work with, both ends included.
 type SchemaRange struct {
 	Oldest int64 `json:"oldest"`
@@ -39,26 +34,44 @@ func (r SchemaRange) Check(version int64) error {
 	return nil
 }
 
+// StepPatience bounds a step of the schema of a cluster. Writes wait meanwhile.
+const StepPatience = 30 * time.Second
+
 // Consent is which members can work with a schema, by their IDs.
 type Consent struct {
 	Schema  int64
 	Members []string
 }
 
-// schema is what a release knows of it.
+// schema is what a release knows of it. Its queries are made from the files of schema/, and
+// work with that schema and with the steps after it, which only add. A step comes with one
+// release as a further step, which no query names; with the next it moves to schema/, and
+// is there on every member before that release's first one is (DESIGN, Schema).
 type schema struct {
-	steps  []migration
-	oldest int64
+	steps []migration
+	// queries is the schema that the queries need.
+	queries int64
 }
 
 func (s *schema) known() SchemaRange {
-	return SchemaRange{Oldest: s.oldest, Newest: int64(len(s.steps))}
+	return SchemaRange{Oldest: s.queries, Newest: int64(len(s.steps))}
+}
+
+// withFurther is the schema with steps after those that the queries need.
+func (s *schema) withFurther(steps ...migration) *schema {
+	more := &schema{steps: slices.Clone(s.steps), queries: s.queries}
+	for _, step := range steps {
+		step.version = int64(len(more.steps) + 1)
+		more.steps = append(more.steps, step)
+	}
+	return more
 }
 
 // releaseSchema is that of this release.
 func releaseSchema() (*schema, error) {
 	steps, err := migrations()
-	return &schema{steps: append(steps, furtherSteps()...), oldest: oldestSchema}, err
+	own := &schema{steps: steps, queries: int64(len(steps))}
+	return own.withFurther(furtherSteps()...), err
 }
 
 // migration is one numbered step of the schema.
@@ -92,9 +105,8 @@ func migrations() ([]migration, error) {
 }
 
 // migrate takes the steps that every member of the cluster can live with, as far as the
-// consent goes, each in a transaction of its own that checks again, so that two members
-// which try at once do it once. What the tables hold may then differ from what their
-// changes say. It returns the schema that the database has.
+// consent goes. What the tables hold may then differ from what their changes say. It
+// returns the schema that the database has.
 func (s *schema) migrate(ctx context.Context, conn *sql.Conn, now time.Time, consent Consent) (version int64, err error) {
 	_, err = conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_steps (
 		version    INTEGER  NOT NULL PRIMARY KEY,
@@ -107,50 +119,43 @@ func (s *schema) migrate(ctx context.Context, conn *sql.Conn, now time.Time, con
 	if version, err = schemaVersion(ctx, conn); err != nil {
 		return 0, err
 	}
-	target := s.known().Newest
-	if version > 0 && version < target {
-		if target, err = agreed(ctx, conn, target, consent); err != nil {
-			return 0, err
-		}
+	ask := &consent
+	if version == 0 {
+		ask = nil // nobody else has it yet
 	}
-	for version < target {
+	for version < s.known().Newest {
 		step := s.steps[version]
-		if err := step.run(ctx, conn, now); err != nil {
+		taken, err := step.run(ctx, conn, now, ask)
+		if err != nil {
 			return 0, fmt.Errorf("schema step %s: %w", step.name, err)
+		}
+		if !taken {
+			break
 		}
 		version++
 	}
 	return version, s.known().Check(version)
 }
 
-// agreed is the newest schema that every member can work with, or zero when one was not
-// heard of. Who is alone asks nobody.
-func agreed(ctx context.Context, conn *sql.Conn, newest int64, consent Consent) (int64, error) {
-	rows, err := conn.QueryContext(ctx, `SELECT id FROM members`)
+// agreed reports whether every member can work with a schema: whoever is alone asks nobody.
+func (c Consent) agreed(ctx context.Context, tx *sql.Tx, version int64) (bool, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id FROM members`)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	defer func() { _ = rows.Close() }()
 	count, heard := 0, 0
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			return 0, err
+			return false, err
 		}
 		count++
-		if slices.Contains(consent.Members, id) {
+		if slices.Contains(c.Members, id) {
 			heard++
 		}
 	}
-	switch err := rows.Err(); {
-	case err != nil:
-		return 0, err
-	case count <= 1:
-		return newest, nil
-	case heard < count:
-		return 0, nil
-	}
-	return min(newest, consent.Schema), nil
+	return count <= 1 || heard == count && version <= c.Schema, rows.Err()
 }
 
 func schemaVersion(ctx context.Context, conn *sql.Conn) (version int64, err error) {
@@ -158,21 +163,28 @@ func schemaVersion(ctx context.Context, conn *sql.Conn) (version int64, err erro
 	return version, err
 }
 
-// run takes the step unless it was taken.
-func (m migration) run(ctx context.Context, conn *sql.Conn, now time.Time) error {
+// run takes the step unless it was taken or not all consent, in a transaction that checks
+// both: of two members which try at once one does it. It reports whether the database has
+// the step.
+func (m migration) run(ctx context.Context, conn *sql.Conn, now time.Time, ask *Consent) (taken bool, err error) {
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = tx.Rollback() }()
+	if ask != nil {
+		if agreed, err := ask.agreed(ctx, tx, m.version); !agreed || err != nil {
+			return false, err
+		}
+	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO schema_steps (version, name, applied_at) VALUES (?, ?, ?)`, m.version, m.name, now); err != nil {
 		if isCode(err, codePrimaryKey, codeUnique) {
-			return nil
+			return true, nil
 		}
-		return err
+		return false, err
 	}
 	if _, err := tx.ExecContext(ctx, m.sql); err != nil {
-		return err
+		return false, err
 	}
-	return tx.Commit()
+	return true, tx.Commit()
 }

@@ -2,5 +2,5 @@
 
 package store
 
-// furtherSteps are those of a release that does not exist: see migrate_next.go.
+// furtherSteps are the steps that no query of this release names yet.
 func furtherSteps() []migration { return nil }

@@ -11,18 +11,14 @@ import (
 	"muster/state"
 )
 
-// nextSchema is what a release that is one step ahead knows. No change tells what its step
-// does to the tables.
-func nextSchema(t *testing.T) *schema {
+// nextSchema is what a release knows that is one step ahead.
+func nextSchema(t *testing.T, sql string) *schema {
 	t.Helper()
-	next, err := releaseSchema()
+	release, err := releaseSchema()
 	if err != nil {
 		t.Fatal(err)
 	}
-	next.steps = append(next.steps, migration{
-		version: next.known().Newest + 1, name: "next", sql: `ALTER TABLE projects ADD COLUMN next TEXT NOT NULL DEFAULT ''; UPDATE projects SET description = 'moved'`,
-	})
-	return next
+	return release.withFurther(migration{name: "next", sql: sql})
 }
 
 // restart opens a member's store again, as another release does.
@@ -78,7 +74,8 @@ func (l *lab) broken(t *testing.T, s *Store) error {
 // when every member knows the next one, and every View then shows what it made of the state.
 func TestTheSchemaMovesWithTheLastMember(t *testing.T) {
 	l := newLab(t, 3)
-	next := nextSchema(t)
+	// No change tells what the step does to the rows.
+	next := nextSchema(t, `ALTER TABLE projects ADD COLUMN next TEXT NOT NULL DEFAULT ''; UPDATE projects SET description = 'moved'`)
 	before, after := next.known().Newest-1, next.known().Newest
 	stays := func(when string) {
 		t.Helper()
@@ -139,5 +136,26 @@ func TestTheSchemaMovesWithTheLastMember(t *testing.T) {
 			t.Errorf("%s of the release before: %v; want it to say what is wrong, and to end", id, err)
 		}
 		l.restart(t, id, next)
+	}
+}
+
+// A step that fails is undone, and the cluster goes on with the schema that it has.
+func TestAStepThatFails(t *testing.T) {
+	l := newLab(t, 3)
+	next := nextSchema(t, `UPDATE projects SET description = 'half'; ALTER TABLE nothing ADD COLUMN next TEXT`)
+	for _, id := range []string{"m0", "m1", "m2"} {
+		l.restart(t, id, next)
+	}
+	must(t, l.stores["m0"], setting(1))
+	leader, _ := l.leader(t, "m0")
+	consent := Consent{Schema: next.known().Newest, Members: []string{"m0", "m1", "m2"}}
+	if err := l.stores[leader].MoveSchema(t.Context(), consent); err == nil || !strings.Contains(err.Error(), "schema step next") {
+		t.Errorf("a step that fails: %v; want an error that names it", err)
+	}
+	for _, s := range l.stores {
+		must(t, s, setting(2))
+		if project, err := s.View().Project(state.DefaultProject); err != nil || project.Description == "half" || s.View().Schema() != next.known().Oldest {
+			t.Errorf("after a step that failed: schema %d, %+v, %v", s.View().Schema(), project, err)
+		}
 	}
 }

@@ -55,10 +55,10 @@ func (s *Store) Query(ctx context.Context, statement string, args []any, write b
 // whoLeads says whom to ask what only the leader answers.
 func (s *Store) whoLeads(ctx context.Context) string {
 	leader := s.guide(ctx)
-	if m, err := s.View().MemberByID(leader); err == nil {
+	if m, err := s.View().MemberByID(leader); err == nil && leader != s.cfg.Member.ID {
 		return fmt.Sprintf("ask on member %q, which does", m.Name)
 	}
-	return "nobody is known to: try again in a moment"
+	return "try again in a moment"
 }
 
 var (

@@ -78,9 +78,9 @@ func (s *Subscription) Next(ctx context.Context) ([]Change, error) {
 
 // Watch sends what another member needs to keep a View like this one's: a snapshot
 // first when since is zero, the changes after it are no longer at hand or what it has was
-// made by another schema, then
-// changes as they come, and a sign of life now and then. It returns when ctx is done,
-// when send fails, when the store is closed or this member is a worker.
+// made by an older schema, then changes as they come, and a sign of life now and then. It
+// returns when ctx is done, when send fails, when the store is closed, when this member is
+// a worker or knows less.
 func (s *Store) Watch(ctx context.Context, since state.Revision, schema int64, send func(Batch) error) error {
 	if s.View().Revision() == 0 && !s.leading() {
 		return state.Errorf(state.ErrUnavailable, "this member shows nothing of the database yet")
@@ -96,6 +96,8 @@ func (s *Store) Watch(ctx context.Context, since state.Revision, schema int64, s
 			if err == nil {
 				err = s.sendSnapshot(view, send)
 			}
+		case err == nil && view.Schema() < schema:
+			return state.Errorf(state.ErrUnavailable, "this member has not heard of schema %d yet", schema)
 		case err == nil && view.Schema() != schema:
 			// Events are made of the changes: what came before the snapshot is sent too.
 			if err = s.relay(ctx, subscription, view.Revision(), send); err == nil {

@@ -148,6 +148,7 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 			others = append(others, r)
 		}
 	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := w.lead(ctx); err != nil {
@@ -172,7 +173,7 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 		case err != nil:
 			a.err = err
 		case r.consent != nil:
-			a.err = w.moveSchema(ctx, *r.consent)
+			a.err = w.moveSchema(whole, *r.consent)
 		case r.query != nil:
 			a.table, a.result.Revision, a.err = w.query(ctx, r.query)
 		default:
@@ -200,6 +201,9 @@ func (w *writer) lead(ctx context.Context) error {
 		if errors.Is(err, state.ErrConflict) {
 			// This release can't lead this database: another's is to.
 			breakOff(w.broken, err)
+			if alone, asked := w.node.alone(ctx); !alone && asked == nil {
+				return errNotLeading
+			}
 		}
 		return fmt.Errorf("open the database: %w", err)
 	}
@@ -219,6 +223,8 @@ func (w *writer) lead(ctx context.Context) error {
 // moveSchema takes the steps that the members consent to. The session ends with that:
 // the next one begins with what the tables hold then.
 func (w *writer) moveSchema(ctx context.Context, consent Consent) error {
+	ctx, cancel := context.WithTimeout(ctx, StepPatience)
+	defer cancel()
 	w.consent = consent
 	before := w.session.schema
 	if before >= min(consent.Schema, w.schema.known().Newest) {
@@ -226,6 +232,11 @@ func (w *writer) moveSchema(ctx context.Context, consent Consent) error {
 	}
 	w.drop()
 	if err := w.lead(ctx); err != nil {
+		// A step that fails was undone. The cluster is to go on as it was.
+		w.consent = Consent{}
+		if ctx.Err() != nil {
+			return state.Errorf(state.ErrUnavailable, "the step takes longer than %v", StepPatience)
+		}
 		return err
 	}
 	if w.session.schema != before {
