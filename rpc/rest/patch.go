@@ -22,10 +22,17 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 	if err != nil {
 		return nil, err
 	}
+	// A View that is behind must not say that a thing does not exist, and would lay the
+	// change over what is old already, again and again.
+	catchUp := func() error {
+		if barrier, given := r.Context().Value(barrierKey{}).(func(context.Context) error); given {
+			return barrier(r.Context())
+		}
+		return nil
+	}
 	revision, apply, err := prepare(change)
-	if barrier, ok := r.Context().Value(barrierKey{}).(func(context.Context) error); ok && errors.Is(err, state.ErrNotFound) {
-		// A View that is behind must not say that a thing does not exist.
-		if failed := barrier(r.Context()); failed != nil {
+	if errors.Is(err, state.ErrNotFound) {
+		if failed := catchUp(); failed != nil {
 			return nil, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", err, failed)
 		}
 		revision, apply, err = prepare(change)
@@ -38,10 +45,12 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 			return nil, errStale
 		}
 		err = apply(revision)
-		if expect == 0 && errors.Is(err, state.ErrStale) && r.Context().Err() == nil {
-			continue
+		if expect != 0 || !errors.Is(err, state.ErrStale) || r.Context().Err() != nil {
+			return nil, err
 		}
-		return nil, err
+		if failed := catchUp(); failed != nil {
+			return nil, failed
+		}
 	}
 }
 

@@ -240,11 +240,16 @@ func outage(t *testing.T, through []*lab.Member, victim *lab.Member) []time.Dura
 	longest := make([]time.Duration, len(through))
 	var writing sync.WaitGroup
 	for i, m := range through {
+		// Each has its own: two that change the same thing wait for each other.
+		own := map[string]any{"name": fmt.Sprint("written-", i)}
+		if answer, err := m.Request(ctx, http.MethodPost, "/1.0/profiles", own, nil); err != nil || answer.Code != http.StatusCreated && answer.Code != http.StatusConflict {
+			t.Fatalf("a profile to write to: %d %q, %v", answer.Code, answer.Error, err)
+		}
 		writing.Go(func() {
 			last := time.Now()
 			for n := 0; ctx.Err() == nil; n++ {
 				body := map[string]any{"description": fmt.Sprint(n)}
-				answer, err := m.Request(ctx, http.MethodPatch, "/1.0/profiles/default", body, nil)
+				answer, err := m.Request(ctx, http.MethodPatch, fmt.Sprint("/1.0/profiles/written-", i), body, nil)
 				if err == nil && answer.Code == http.StatusOK {
 					longest[i] = max(longest[i], time.Since(last))
 					last = time.Now()
