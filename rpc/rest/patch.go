@@ -24,15 +24,13 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 	}
 	// A View that is behind must not say that a thing does not exist, and would lay the
 	// change over what is old already, again and again.
-	catchUp := func() error {
-		if barrier, given := r.Context().Value(barrierKey{}).(func(context.Context) error); given {
-			return barrier(r.Context())
-		}
-		return nil
+	barrier, given := r.Context().Value(barrierKey{}).(func(context.Context) error)
+	if !given {
+		barrier = func(context.Context) error { return nil }
 	}
 	revision, apply, err := prepare(change)
 	if errors.Is(err, state.ErrNotFound) {
-		if failed := catchUp(); failed != nil {
+		if failed := barrier(r.Context()); failed != nil {
 			return nil, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", err, failed)
 		}
 		revision, apply, err = prepare(change)
@@ -48,7 +46,7 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 		if expect != 0 || !errors.Is(err, state.ErrStale) || r.Context().Err() != nil {
 			return nil, err
 		}
-		if failed := catchUp(); failed != nil {
+		if failed := barrier(r.Context()); failed != nil {
 			return nil, failed
 		}
 	}

@@ -1,0 +1,30 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"muster/state"
+)
+
+// A PATCH that somebody else was faster than looks again when this member knows of that,
+// and not before: with what it knows it would lose again.
+func TestAPatchThatLostARace(t *testing.T) {
+	caughtUp, tries := false, 0
+	barrier := func(context.Context) error { caughtUp = true; return nil }
+	request := httptest.NewRequest(http.MethodPatch, "/", strings.NewReader(`{}`))
+	request = request.WithContext(context.WithValue(t.Context(), barrierKey{}, barrier))
+	_, err := patched(request, func([]byte) (state.Revision, func(state.Revision) error, error) {
+		tries++
+		if caughtUp {
+			return 8, func(state.Revision) error { return nil }, nil
+		}
+		return 7, func(state.Revision) error { return state.Errorf(state.ErrStale, "somebody was faster") }, nil
+	})
+	if err != nil || tries != 2 {
+		t.Errorf("%v after %d tries; want success with the second", err, tries)
+	}
+}
