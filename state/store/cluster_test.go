@@ -48,10 +48,7 @@ func newLab(t *testing.T, members int) *lab {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.mu.Lock()
-		l.stores[id] = s
-		l.mu.Unlock()
-		t.Cleanup(func() { _ = s.Close() })
+		l.add(t, id, s)
 		if n > 0 {
 			voters := map[string]Role{}
 			for voter := range n + 1 {
@@ -169,9 +166,14 @@ func (l *lab) worker(t *testing.T, id, dir string) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l.add(t, id, s)
+}
+
+// add has the others reach a member's store, which ends with the test.
+func (l *lab) add(t *testing.T, id string, s *Store) *Store {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.stores[id] = s
-	l.mu.Unlock()
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

@@ -36,11 +36,7 @@ func (l *lab) restart(t *testing.T, id string, release *schema) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.mu.Lock()
-	l.stores[id] = s
-	l.mu.Unlock()
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return l.add(t, id, s)
 }
 
 // consent has whoever leads hear who can work with a schema.

@@ -107,4 +107,7 @@ func TestRollingRestart(t *testing.T) {
 		}
 	}
 	t.Logf("%d writes, the longest took %v", total, worst.Round(time.Millisecond))
+	if worst > 3*time.Second {
+		t.Errorf("a write took %v; want at most 3 s", worst)
+	}
 }
