@@ -44,6 +44,13 @@ func (c *Cluster) Parts(ctx context.Context) (state.Parts, error) {
 		return state.Parts{}, err
 	}
 	held := state.Parts{Coord: c.cfg.Coord.Part(), Database: database}
+	// Who can't say knows of nobody.
+	if seats, err := c.coordRoles(); err == nil && held.Coord == state.PartUsed {
+		held.CoordVoters = voters(seats)
+	}
+	if nodes, err := c.store.Roles(ctx); err == nil && held.Database == state.PartUsed {
+		held.DatabaseVoters = voters(nodes)
+	}
 	c.seating.mu.Lock()
 	defer c.seating.mu.Unlock()
 	if c.seating.leaving[state.LogCoord] {

@@ -93,6 +93,9 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	case coord.Offline:
 		info.Status = "Offline"
 		info.Message = fmt.Sprintf("No answer since %s", known.Since.Local().Format(time.DateTime))
+		if known.Pending && !Controls(known) {
+			info.Message += "; another takes its part of the database"
+		}
 	case coord.Evacuated:
 		info.Status, info.Message = "Evacuated", "Unavailable due to maintenance"
 	case coord.Online:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"muster/cluster/coord"
@@ -244,7 +245,52 @@ func (c *Cluster) putMember(ctx context.Context, m coord.Member, role store.Role
 	return err
 }
 
-// noteSettled records whose role has been carried out in both logs, for all to see.
+// voters are those that vote, in order.
+func voters(roles map[string]store.Role) []string {
+	var ids []string
+	for id, role := range roles {
+		if role == store.Voter {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// agreed reports whether all members that are to vote and are online say of both logs
+// that exactly they, and those of them that are offline, vote. Only then can the next one
+// be lost: a change of the logs' members that their leader alone has may still count the
+// dead, and the database's library lets nobody vote who has not heard that it may.
+func (c *Cluster) agreed(ctx context.Context, members []coord.Member) bool {
+	wanted := map[string]store.Role{}
+	for _, m := range members {
+		wanted[m.ID] = roleOf(m)
+	}
+	ids := voters(wanted)
+	var asking sync.WaitGroup
+	var differs atomic.Bool
+	for _, m := range members {
+		if roleOf(m) != store.Voter || m.Verdict == coord.Offline {
+			continue
+		}
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			ask := func() (state.Parts, error) { return c.cfg.Pinger.Parts(ctx, m.ID) }
+			if m.ID == c.cfg.MemberID {
+				ask = func() (state.Parts, error) { return c.Parts(ctx) }
+			}
+			if held, err := ask(); err != nil || !slices.Equal(held.CoordVoters, ids) || !slices.Equal(held.DatabaseVoters, ids) {
+				differs.Store(true)
+			}
+		})
+	}
+	asking.Wait()
+	return !differs.Load()
+}
+
+// noteSettled records whose role has been carried out in both logs, for all to see. One
+// that becomes a voter has become one when all voters agree on who they are.
 func (c *Cluster) noteSettled(ctx context.Context) error {
 	seats, err := c.coordRoles()
 	if err != nil {
@@ -254,13 +300,16 @@ func (c *Cluster) noteSettled(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // the database is not this member's now; its leader goes on
 	}
-	for _, m := range c.cfg.Coord.Members() {
+	members := c.cfg.Coord.Members()
+	agreed := sync.OnceValue(func() bool { return c.agreed(ctx, members) })
+	for _, m := range members {
 		role := roleOf(m)
 		held := func(roles map[string]store.Role) bool {
 			present, there := roles[m.ID]
 			return there && present == role || !there && role == store.Worker
 		}
-		if pending := !held(seats) || !held(nodes); pending != m.Pending {
+		pending := !held(seats) || !held(nodes) || m.Pending && role == store.Voter && !agreed()
+		if pending != m.Pending {
 			if err := c.putMember(ctx, m, role, pending); err != nil {
 				return err
 			}

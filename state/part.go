@@ -15,7 +15,12 @@ const (
 )
 
 // Parts are what a member holds of both logs.
-type Parts struct{ Coord, Database Part }
+type Parts struct {
+	Coord, Database Part
+	// CoordVoters and DatabaseVoters are the IDs of who votes, as the logs there say;
+	// none for a log that the member does not have.
+	CoordVoters, DatabaseVoters []string
+}
 
 // Log names one of the two consensus logs.
 type Log string

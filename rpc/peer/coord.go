@@ -90,7 +90,10 @@ func (p *Peers) Parts(ctx context.Context, memberID string) (state.Parts, error)
 	if err != nil {
 		return state.Parts{}, fromWire(memberID, err)
 	}
-	return state.Parts{Coord: parts[answer.GetCoord()], Database: parts[answer.GetDatabase()]}, nil
+	return state.Parts{
+		Coord: parts[answer.GetCoord()], Database: parts[answer.GetDatabase()],
+		CoordVoters: answer.GetCoordVoters(), DatabaseVoters: answer.GetDatabaseVoters(),
+	}, nil
 }
 
 // logs are the names of the logs on the wire.
@@ -148,7 +151,10 @@ func (s coordServer) Parts(ctx context.Context, _ *peerpb.PartsRequest) (*peerpb
 	if err != nil {
 		return nil, toWire(err)
 	}
-	return &peerpb.PartsResponse{Coord: partToWire(held.Coord), Database: partToWire(held.Database)}, nil
+	return &peerpb.PartsResponse{
+		Coord: partToWire(held.Coord), Database: partToWire(held.Database),
+		CoordVoters: held.CoordVoters, DatabaseVoters: held.DatabaseVoters,
+	}, nil
 }
 
 // Left implements peerpb.CoordServer.

@@ -82,7 +82,9 @@ func (f *fake) Relay(ctx context.Context, since uint64, send func(coord.Batch) e
 }
 
 func (f *fake) Parts(context.Context) (state.Parts, error) {
-	return state.Parts{Coord: state.PartUsed, Database: state.PartFresh}, f.err
+	return state.Parts{
+		Coord: state.PartUsed, Database: state.PartFresh, CoordVoters: []string{"ant", "bee"}, DatabaseVoters: []string{"ant"},
+	}, f.err
 }
 
 func (f *fake) Left(_ context.Context, log state.Log, member string) (bool, error) {
@@ -108,7 +110,10 @@ func TestTheLogIsFollowedAndPartsAreTold(t *testing.T) {
 		t.Errorf("followed (%v):\n%s", err, diff)
 	}
 	held, err := ant.Parts(t.Context(), "bee")
-	if diff := cmp.Diff(state.Parts{Coord: state.PartUsed, Database: state.PartFresh}, held); diff != "" || err != nil {
+	told := state.Parts{
+		Coord: state.PartUsed, Database: state.PartFresh, CoordVoters: []string{"ant", "bee"}, DatabaseVoters: []string{"ant"},
+	}
+	if diff := cmp.Diff(told, held); diff != "" || err != nil {
 		t.Errorf("parts (%v):\n%s", err, diff)
 	}
 	for log, want := range map[state.Log]bool{state.LogCoord: false, state.LogDatabase: true} {

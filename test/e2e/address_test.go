@@ -82,6 +82,7 @@ func addresses(t *testing.T, members []*lab.Member, want ...string) {
 
 // Members move to other addresses while they run, while they are down, and all at once.
 func TestAddressChanges(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t), NoInit: true})
 	first, second, third := members[0], members[1], members[2]
 	addresses(t, members, "10.77.0.1", "10.77.0.2", "10.77.0.3")

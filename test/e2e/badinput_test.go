@@ -104,6 +104,7 @@ func with(base object, key string, value any) object {
 // Every input is checked before anything is touched, and the sentence says what to
 // change.
 func TestBadInputIsRefused(t *testing.T) {
+	t.Parallel()
 	m := lab.Start(t, lab.Options{})
 	m.Busybox()
 	if _, err := m.Do(t.Context(), http.MethodPost, "/1.0/instances", empty("c1")); err != nil {

@@ -75,6 +75,7 @@ func leader(t *testing.T, m *lab.Member) int {
 // Three servers become one cluster, in which every member answers the same, and which
 // outlives its leader.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network})
 	first, second, third := members[0], members[1], members[2]

@@ -32,6 +32,7 @@ func spare(t *testing.T, m *lab.Member, name string) {
 // A server that joins by answers is asked for what may differ on it. Looking does not
 // use the token up, and what can't be is said at the question.
 func TestClusterByAnswers(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	first := lab.ClusterOf(t, 1, lab.Options{Network: network, NoInit: true})[0]
 	second, third := lab.Start(t, lab.Options{NoInit: true, Network: network}), lab.Start(t, lab.Options{NoInit: true, Network: network})

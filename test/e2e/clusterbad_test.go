@@ -219,6 +219,7 @@ func newCertificate(t *testing.T, from time.Time, name string) (certificate, key
 // A member that was removed while it was down is refused by all when it comes back, and
 // says so.
 func TestRemovedWhileDown(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network, NoInit: true})
 	first, third := members[0], members[2]
@@ -255,6 +256,7 @@ func TestRemovedWhileDown(t *testing.T) {
 // A database that is cut short is refused at the start, alone and in a cluster, and is
 // used again once it is whole.
 func TestTruncatedDatabase(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t), NoInit: true})
 	third := members[2]
 	status(t, third, "m1 Online", "m2 Online", "m3 Online")
@@ -328,6 +330,7 @@ func TestNewerSchema(t *testing.T) {
 // A server whose clock is two hours ahead joins a cluster, and works in it: certificates
 // are good for a day before they are made, tokens go by the clock of whoever made them.
 func TestJoinWithAWrongClock(t *testing.T) {
+	t.Parallel()
 	fast := fastClock(t, lab.Programs(t))
 	network := lab.NewNetwork(t)
 	for name, order := range map[string][]string{"the joining server is ahead": {"", fast}, "the cluster is ahead": {fast, ""}} {
@@ -393,6 +396,7 @@ func fastClock(t *testing.T, bin string) string {
 
 // A member of two is removed right after it was killed and came back, whoever leads.
 func TestRemovedAfterRestart(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 2, lab.Options{Network: lab.NewNetwork(t), NoInit: true})
 	first, second := members[0], members[1]
 	status(t, first, "m1 Online", "m2 Online")

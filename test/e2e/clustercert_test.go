@@ -51,6 +51,7 @@ func certificateSum(der []byte) string {
 // The cluster's certificate is replaced through any member, for all of them and for
 // those that were away.
 func TestClusterCertificate(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network, NoInit: true})
 	first, second, third := members[0], members[1], members[2]

@@ -31,6 +31,7 @@ func refused(t *testing.T, m *lab.Member, stdin string, args []string, words ...
 
 // The cluster is driven from the command line of any member.
 func TestClusterCommands(t *testing.T) {
+	t.Parallel()
 	members := lab.Cluster(t, 2)
 	first, second := members[0], members[1]
 	status(t, second, "m1 Online", "m2 Online")

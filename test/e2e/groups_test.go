@@ -12,6 +12,7 @@ import (
 
 // Members are in groups and failure domains, and instances go by both.
 func TestGroups(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t)})
 	first, second := members[0], members[1]
 	status(t, first, "m1 Online", "m2 Online", "m3 Online")
@@ -96,6 +97,7 @@ func TestGroups(t *testing.T) {
 
 // Labels draw instances together or apart.
 func TestAffinity(t *testing.T) {
+	t.Parallel()
 	members := trio(t)
 	first, second := members[0], members[1]
 	first.Busybox()

@@ -1,5 +1,8 @@
 // Package e2e drives real daemons through their API and looks at what comes of it:
 // what users may send wrongly, and what a cluster does through any of its members.
+//
+// Tests that mostly wait run beside one another (t.Parallel); those that say how long
+// something may take, or fill the machine, have it to themselves.
 package e2e
 
 import (

@@ -13,6 +13,7 @@ import (
 
 // Any member tells how each of them is doing, and soon that one is away.
 func TestMemberState(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t)})
 	first, third := members[0], members[2]
 	status(t, first, "m1 Online", "m2 Online", "m3 Online")

@@ -13,6 +13,7 @@ import (
 // An instance goes to another member with all it has, and a fault on the way leaves it
 // where it was.
 func TestMove(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network})
 	first, second, third := members[0], members[1], members[2]

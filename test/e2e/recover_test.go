@@ -47,6 +47,7 @@ func mustSay(t *testing.T, m *lab.Member, fails bool, stdin string, args []strin
 // Two of three members are gone for good: the third says so, answers reads, and goes on
 // alone when it is told to.
 func TestRecoverFromQuorumLoss(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network})
 	first, second, survivor := members[0], members[1], members[2]

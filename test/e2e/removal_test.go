@@ -14,6 +14,7 @@ import (
 // Who removes a member dies after it was told to give up what it has, and before it is
 // removed: it stays, and gets its parts of pools and networks back.
 func TestTheRemoverDies(t *testing.T) {
+	t.Parallel()
 	// Four, so that three vote whoever leaves, and two do when one of them dies.
 	members := lab.ClusterOf(t, 4, lab.Options{Network: lab.NewNetwork(t)})
 	first, remover, leaving := members[0], members[1], members[3]

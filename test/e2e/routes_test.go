@@ -24,6 +24,7 @@ import (
 // It does not matter which member is asked, by whatever route, and how many there are:
 // routesread_test.go looks, routeswrite_test.go changes, routesockets_test.go connects.
 func TestEveryRouteThroughEveryMember(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1, 3, 5} {
 		t.Run(fmt.Sprintf("%d members", size), func(t *testing.T) {
 			s := newStage(t, members(t, size))

@@ -17,6 +17,7 @@ import (
 // Instances, images, pools and networks are on every member, and it does not matter
 // which of them is asked.
 func TestInstancesOnEveryMember(t *testing.T) {
+	t.Parallel()
 	network := lab.NewNetwork(t)
 	members := lab.ClusterOf(t, 3, lab.Options{Network: network})
 	first, second, third := members[0], members[1], members[2]

@@ -72,6 +72,7 @@ func releaseOf(t *testing.T, m *lab.Member) (shown release, err error) {
 // was until the last member has come: only then does the database take the step that the
 // members before could not read, and clients are told what the new release can do.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	lab.NeedsRoot(t)
 	next := nextRelease(t)
 	network := lab.NewNetwork(t)

@@ -13,6 +13,7 @@ import (
 // Two hosts and a witness: it votes and answers everything, hosts nothing, and makes the
 // cluster outlive the loss of either host.
 func TestWitness(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t), Witnesses: 1})
 	first, second, witness := members[0], members[1], members[2]
 	status(t, witness, "m1 Online", "m2 Online", "m3 Online")

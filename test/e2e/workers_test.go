@@ -39,6 +39,7 @@ func logs(m *lab.Member) []string {
 // Members that are neither voters nor stand-bys have no database, do all that members
 // do, and become voters when one is lost: all while they run.
 func TestWorkers(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 5, lab.Options{Network: lab.NewNetwork(t), Args: []string{"--verbose"}})
 	first := members[0]
 	byName := map[string]*lab.Member{}
@@ -242,6 +243,7 @@ func TestWorkers(t *testing.T) {
 // Members are killed while their roles change, again and again: none forgets what was
 // acknowledged, and each ends up with what its role asks for, on its disk too.
 func TestRolesChangeWhileMembersAreKilled(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 5, lab.Options{Network: lab.NewNetwork(t), Args: []string{"--verbose"}, NoInit: true})
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)

@@ -15,6 +15,7 @@ import (
 // A worker moves to another address, alone and with all others, says what it knows of the
 // database, and is no place to recover from when the voters are gone for good.
 func TestAWorkerMovesAndOutlivesTheVoters(t *testing.T) {
+	t.Parallel()
 	members := lab.ClusterOf(t, 4, lab.Options{Network: lab.NewNetwork(t), NoInit: true})
 	first := members[0]
 	if _, err := first.Do(t.Context(), http.MethodPatch, "/1.0", map[string]any{"config": map[string]string{"cluster.max_standby": "0"}}); err != nil {

@@ -924,11 +924,14 @@ func (*PartsRequest) Descriptor() ([]byte, []int) {
 }
 
 type PartsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Coord         Part                   `protobuf:"varint,1,opt,name=coord,proto3,enum=muster.peer.v1.Part" json:"coord,omitempty"`
-	Database      Part                   `protobuf:"varint,2,opt,name=database,proto3,enum=muster.peer.v1.Part" json:"database,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Coord    Part                   `protobuf:"varint,1,opt,name=coord,proto3,enum=muster.peer.v1.Part" json:"coord,omitempty"`
+	Database Part                   `protobuf:"varint,2,opt,name=database,proto3,enum=muster.peer.v1.Part" json:"database,omitempty"`
+	// Who votes, as the member's logs say, by ID.
+	CoordVoters    []string `protobuf:"bytes,3,rep,name=coord_voters,json=coordVoters,proto3" json:"coord_voters,omitempty"`
+	DatabaseVoters []string `protobuf:"bytes,4,rep,name=database_voters,json=databaseVoters,proto3" json:"database_voters,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PartsResponse) Reset() {
@@ -973,6 +976,20 @@ func (x *PartsResponse) GetDatabase() Part {
 		return x.Database
 	}
 	return Part_PART_UNSPECIFIED
+}
+
+func (x *PartsResponse) GetCoordVoters() []string {
+	if x != nil {
+		return x.CoordVoters
+	}
+	return nil
+}
+
+func (x *PartsResponse) GetDatabaseVoters() []string {
+	if x != nil {
+		return x.DatabaseVoters
+	}
+	return nil
 }
 
 type FollowRequest struct {
@@ -1370,10 +1387,12 @@ const file_peer_proto_rawDesc = "" +
 	"notApplied\"\r\n" +
 	"\vPingRequest\"\x0e\n" +
 	"\fPingResponse\"\x0e\n" +
-	"\fPartsRequest\"m\n" +
+	"\fPartsRequest\"\xb9\x01\n" +
 	"\rPartsResponse\x12*\n" +
 	"\x05coord\x18\x01 \x01(\x0e2\x14.muster.peer.v1.PartR\x05coord\x120\n" +
-	"\bdatabase\x18\x02 \x01(\x0e2\x14.muster.peer.v1.PartR\bdatabase\"%\n" +
+	"\bdatabase\x18\x02 \x01(\x0e2\x14.muster.peer.v1.PartR\bdatabase\x12!\n" +
+	"\fcoord_voters\x18\x03 \x03(\tR\vcoordVoters\x12'\n" +
+	"\x0fdatabase_voters\x18\x04 \x03(\tR\x0edatabaseVoters\"%\n" +
 	"\rFollowRequest\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\"x\n" +
 	"\x0eFollowResponse\x12\x1a\n" +
