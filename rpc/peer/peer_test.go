@@ -400,3 +400,44 @@ func TestAMemberThatNobodyKnows(t *testing.T) {
 		t.Errorf("a request to an unknown member: %v; want ErrNotFound", err)
 	}
 }
+
+// Who closes a websocket as soon as everything is written loses nothing of it, although
+// the other end has not read it yet.
+func TestWhatWasSentBeforeTheEndArrives(t *testing.T) {
+	const messages, size = 40, 4096
+	arrived := make(chan int, 1)
+	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, _ rest.Caller) {
+		conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		time.Sleep(5 * time.Millisecond) // it is not in a hurry
+		total := 0
+		for {
+			_, data, err := conn.ReadMessage()
+			if err != nil {
+				arrived <- total
+				return
+			}
+			total += len(data)
+		}
+	}}
+	ant, _ := pair(t, far)
+	socket := front(t, ant)
+	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	for range 10 {
+		conn, response, err := dialer.DialContext(t.Context(), "ws://x/", nil)
+		must(t, err)
+		_ = response.Body.Close()
+		for range messages {
+			must(t, conn.WriteMessage(websocket.BinaryMessage, make([]byte, size)))
+		}
+		must(t, conn.Close())
+		if got := <-arrived; got != messages*size {
+			t.Fatalf("%d bytes arrived; want %d", got, messages*size)
+		}
+	}
+}

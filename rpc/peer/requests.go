@@ -99,8 +99,9 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 			answer, err := stream.Recv()
 			return answer.GetData(), err
 		}, func(data []byte) error { return stream.Send(&peerpb.CarryRequest{Data: data}) }, func() {
+			// What was sent may still be on its way, and to cancel would take it back. The
+			// member ends the stream when it has read it all.
 			_ = stream.CloseSend()
-			cancel()
 		})
 	})
 	return near, nil
@@ -109,8 +110,9 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 // chunk is how much of a body one message carries.
 const chunk = 32 << 10
 
-// pump copies between a pipe and a stream until either ends, then calls end and
-// closes the pipe, and returns when both directions have stopped.
+// pump copies between a pipe and a stream. When nothing more comes from the pipe it calls
+// end, and goes on receiving until the stream ends, although nobody may be there to take
+// it; then it closes the pipe, and returns when both directions have stopped.
 func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error, end func()) {
 	var sending sync.WaitGroup
 	sending.Go(func() {
@@ -133,9 +135,7 @@ func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error
 		if err != nil {
 			break
 		}
-		if _, err := pipe.Write(data); err != nil {
-			break
-		}
+		_, _ = pipe.Write(data) // fails when the other end is closed, which is no loss
 	}
 	_ = pipe.Close()
 	sending.Wait()
