@@ -10,11 +10,18 @@ import (
 	"muster/state"
 )
 
-// StopAll stops every instance of this member, for a machine that goes down:
-// higher boot.stop.priority first, each cleanly within its
+// StopAll stops every instance of this member and then its networks, for a machine
+// that goes down: higher boot.stop.priority first, each cleanly within its
 // boot.host_shutdown_timeout and by force after that. What ran starts again with
 // the daemon.
 func (c *Cluster) StopAll(ctx context.Context) error {
+	if err := c.stopInstances(ctx); err != nil {
+		return err
+	}
+	return c.node.Networks().StopAll(ctx)
+}
+
+func (c *Cluster) stopInstances(ctx context.Context) error {
 	type candidate struct {
 		name     string
 		project  string

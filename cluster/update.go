@@ -32,7 +32,7 @@ func (c *Cluster) UpdateInstance(ctx context.Context, project, name string, chan
 	if expect != 0 && expect != inst.Revision {
 		return state.Errorf(state.ErrStale, "the ETag does not match: instance %q changed since it was read", name)
 	}
-	after, err := c.planUpdate(inst, change)
+	after, err := c.planUpdate(inst, change, expect != 0)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (c *Cluster) CheckUpdate(ctx context.Context, project, name string, change 
 	if expect != 0 && expect != inst.Revision {
 		return state.Errorf(state.ErrStale, "the ETag does not match: instance %q changed since it was read", name)
 	}
-	_, err = c.planUpdate(&held{Instance: inst}, change)
+	_, err = c.planUpdate(&held{Instance: inst}, change, expect != 0)
 	return err
 }
 
@@ -109,8 +109,9 @@ func (c *Cluster) UpdateInstanceLater(ctx context.Context, project, name string,
 	}, later)
 }
 
-// planUpdate is the instance as it will be.
-func (c *Cluster) planUpdate(inst *held, change InstanceChange) (*state.Instance, error) {
+// planUpdate is the instance as it will be. A change is exact when it was made from the
+// instance as it is.
+func (c *Cluster) planUpdate(inst *held, change InstanceChange, exact bool) (*state.Instance, error) {
 	after := *inst.Instance
 	after.Memo = nil
 	after.Description, after.Ephemeral = change.Description, change.Ephemeral
@@ -122,17 +123,8 @@ func (c *Cluster) planUpdate(inst *held, change InstanceChange) (*state.Instance
 		after.Config = state.Config{}
 	}
 	maps.DeleteFunc(after.Config, func(_, value string) bool { return value == "" })
-	// Volatile keys are ours: a client that leaves them out does not mean to
-	// remove them, and one that changes them is told.
-	for key, value := range inst.Config {
-		if !strings.HasPrefix(key, "volatile.") {
-			continue
-		}
-		if given, set := after.Config[key]; !set {
-			after.Config[key] = value
-		} else if given != value && key != "volatile.apply_template" && !strings.HasSuffix(key, ".hwaddr") {
-			return nil, state.Errorf(state.ErrInvalid, "config key %q is the server's: leave it as it is", key)
-		}
+	if err := keepVolatile(inst.Config, after.Config, exact); err != nil {
+		return nil, err
 	}
 	after.Devices = change.Devices
 	if after.Devices == nil {
@@ -146,6 +138,27 @@ func (c *Cluster) planUpdate(inst *held, change InstanceChange) (*state.Instance
 		return nil, err
 	}
 	return &after, nil
+}
+
+// keepVolatile takes the volatile keys over, which are ours: a client that leaves them out
+// does not mean to remove them. One that changes them is told, if it knows them as they
+// are; other clients read the instance some time ago, and write back what it was then.
+func keepVolatile(is, next state.Config, exact bool) error {
+	for key, given := range next {
+		if !strings.HasPrefix(key, "volatile.") || given == is[key] || key == "volatile.apply_template" || strings.HasSuffix(key, ".hwaddr") {
+			continue
+		}
+		if exact {
+			return state.Errorf(state.ErrInvalid, "config key %q is the server's: leave it as it is", key)
+		}
+		delete(next, key)
+	}
+	for key, value := range is {
+		if _, set := next[key]; !set && strings.HasPrefix(key, "volatile.") {
+			next[key] = value
+		}
+	}
+	return nil
 }
 
 // liveOnly refuses changes that can't be made to a running instance and would

@@ -261,7 +261,7 @@ func lockDirectory(dir string) (unlock func(), err error) {
 // open builds the member from the bottom up.
 func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	var err error
-	if m.identity, err = pki.Open(m.dir, pki.Options{}); err != nil {
+	if m.identity, err = pki.Open(m.dir, pki.Options{Hosts: ownHosts()}); err != nil {
 		return err
 	}
 	id := m.identity.MemberID()
@@ -392,6 +392,22 @@ func (m *member) openNode(ctx context.Context) error {
 	return errors.Join(err, ctx.Err())
 }
 
+// ownHosts are the names by which clients may reach a server that starts for the first
+// time: its name, and the addresses that it has then.
+func ownHosts() []string {
+	var hosts []string
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	addresses, _ := net.InterfaceAddrs() // without them clients go by the fingerprint, as most do
+	for _, address := range addresses {
+		if network, ok := address.(*net.IPNet); ok && network.IP.IsGlobalUnicast() {
+			hosts = append(hosts, network.IP.String())
+		}
+	}
+	return hosts
+}
+
 // openRuntime opens what runs containers. A witness runs none, and needs neither liblxc
 // nor what comes with it: it has a runtime that only keeps books, which stay empty.
 func (m *member) openRuntime(ctx context.Context) error {
@@ -403,11 +419,11 @@ func (m *member) openRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.runtime, err = lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
+	containers, err := lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
 	if err != nil {
 		return err
 	}
-	m.driver = m.runtime.Driver()
+	m.runtime, m.driver = containers, containers.Driver()
 	return nil
 }
 

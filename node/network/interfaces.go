@@ -2,12 +2,12 @@ package network
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"muster/node/network/dump"
 	"muster/state"
@@ -41,7 +41,7 @@ func Interfaces(_ context.Context) ([]Interface, error) {
 }
 
 func typeOf(link netlink.Link) string {
-	if link.Attrs().Flags&unix.IFF_LOOPBACK != 0 {
+	if link.Attrs().Flags&net.FlagLoopback != 0 {
 		return "loopback"
 	}
 	switch link.Type() {
@@ -100,12 +100,12 @@ func StateOf(_ context.Context, name string) (State, error) {
 	attrs := link.Attrs()
 	found := State{
 		Addresses: []Address{}, HWAddr: attrs.HardwareAddr.String(), MTU: attrs.MTU,
-		Up: attrs.Flags&unix.IFF_UP != 0, Type: "broadcast",
+		Up: attrs.Flags&net.FlagUp != 0, Type: "broadcast",
 	}
 	switch {
-	case attrs.Flags&unix.IFF_LOOPBACK != 0:
+	case attrs.Flags&net.FlagLoopback != 0:
 		found.Type = "loopback"
-	case attrs.Flags&unix.IFF_POINTOPOINT != 0:
+	case attrs.Flags&net.FlagPointToPoint != 0:
 		found.Type = "point-to-point"
 	}
 	if statistics := attrs.Statistics; statistics != nil {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +112,13 @@ func (n *Networks) Delete(ctx context.Context, name string) error {
 }
 
 func (n *Networks) remove(ctx context.Context, name string) error {
+	if err := n.stop(ctx, name); err != nil {
+		return err
+	}
+	return os.RemoveAll(n.path(name))
+}
+
+func (n *Networks) stop(ctx context.Context, name string) error {
 	if err := n.stopDnsmasq(ctx, name); err != nil {
 		return err
 	}
@@ -121,7 +129,40 @@ func (n *Networks) remove(ctx context.Context, name string) error {
 		return err
 	}
 	delete(n.running, name)
-	return os.RemoveAll(n.path(name))
+	return nil
+}
+
+// StopAll takes the networks from this machine that nothing is plugged into, for a machine
+// that goes down: DHCP server, firewall rules, bridge. Their leases stay, and Start or
+// Reconcile bring them back.
+func (n *Networks) StopAll(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var failed []error
+	for name, network := range n.running {
+		if n.used(network) {
+			continue
+		}
+		if err := n.stop(ctx, name); err != nil {
+			failed = append(failed, fmt.Errorf("network %q: %w", name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// used reports whether the network's bridge has a port that is not one of its external
+// interfaces: a container's, or somebody else's.
+func (n *Networks) used(network *state.Network) bool {
+	link, err := netlink.LinkByName(network.Name)
+	if err != nil {
+		return !isNotFound(err)
+	}
+	bridge, err := bridgeState(link)
+	if err != nil {
+		return true
+	}
+	external := strings.FieldsFunc(network.Config["bridge.external_interfaces"], func(r rune) bool { return r == ',' || r == ' ' })
+	return slices.ContainsFunc(bridge.Ports, func(port string) bool { return !slices.Contains(external, port) })
 }
 
 // Rename gives a network that nothing uses another name.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +213,67 @@ func TestWhatIsMadeIsRemoved(t *testing.T) {
 	}
 	if InterfaceExists("mt0") || n.dnsmasqPID("mt0") != 0 || len(rules(t)) != 0 {
 		t.Errorf("left: bridge %v, dnsmasq %d, tables %v", InterfaceExists("mt0"), n.dnsmasqPID("mt0"), rules(t))
+	}
+}
+
+// A machine that goes down keeps the networks in which something is still plugged, and
+// what it knew of the others.
+func TestAMachineGoesDown(t *testing.T) {
+	inNamespace(t)
+	n := open(t)
+	ctx := t.Context()
+	for name, address := range map[string]string{"mt0": "10.77.1.1/24", "mt1": "10.77.2.1/24"} {
+		if err := n.Start(ctx, testNetwork(name, address)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used, err := netlink.LinkByName("mt1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plug := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "mtv0", MasterIndex: used.Attrs().Index}, PeerName: "mtv1"}
+	if err := netlink.LinkAdd(plug); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.StopAll(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if InterfaceExists("mt0") || n.dnsmasqPID("mt0") != 0 {
+		t.Error("the network that nobody uses is there still")
+	}
+	if !InterfaceExists("mt1") || n.dnsmasqPID("mt1") == 0 || len(rules(t)) != 1 {
+		t.Errorf("of the network that is used, left: bridge %v, dnsmasq %d, tables %v", InterfaceExists("mt1"), n.dnsmasqPID("mt1"), rules(t))
+	}
+	if _, err := os.Stat(n.path("mt0", "hosts")); err != nil {
+		t.Errorf("what the network knew is gone: %v", err)
+	}
+	if err := netlink.LinkDel(plug); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.StopAll(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if InterfaceExists("mt1") || len(rules(t)) != 0 {
+		t.Error("the network is there still when nothing is plugged into it any more")
+	}
+}
+
+// Interfaces are what the kernel says they are.
+func TestKindsOfInterfaces(t *testing.T) {
+	inNamespace(t)
+	n := open(t)
+	if err := n.Start(t.Context(), testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Delete(context.WithoutCancel(t.Context()), "mt0") }()
+	for name, want := range map[string]string{"lo": "loopback", "mt0": "broadcast"} {
+		if got, err := StateOf(t.Context(), name); got.Type != want || err != nil {
+			t.Errorf("%s is of type %q, %v; want %q", name, got.Type, err, want)
+		}
+	}
+	list, err := Interfaces(t.Context())
+	if i := slices.IndexFunc(list, func(i Interface) bool { return i.Name == "lo" }); i < 0 || list[i].Type != "loopback" {
+		t.Errorf("interfaces %+v, %v; want lo, a loopback", list, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"muster/state"
 	"muster/state/store/sqlgen"
@@ -51,7 +52,11 @@ func (t *tx) addCertificate(ctx context.Context, c state.Certificate, hint Hint)
 		Projects: encodeList(c.Projects), Revision: t.rev(),
 	})
 	if err != nil {
-		return fresh(err, "certificate %q", c.Fingerprint)
+		if err := fresh(err, "certificate %q", c.Fingerprint); !errors.Is(err, state.ErrExists) {
+			return err
+		}
+		// Clients go by these words (Ansible's modules).
+		return state.Errorf(state.ErrExists, "Certificate already in trust store")
 	}
 	t.record(KindCertificate, &c, hint, "certificate-created")
 	return nil

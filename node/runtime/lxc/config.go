@@ -135,6 +135,15 @@ func (r *Runtime) mounts(c *config, spec runtime.Spec) {
 		entry(node, node, "none", "bind,create=file,optional")
 	}
 	entry("/sys/fs/fuse/connections", "/sys/fs/fuse/connections", "none", "bind,optional")
+	if spec.IDMap != nil {
+		// systemd would mount these and may not in a user namespace; what is a mount already
+		// it leaves alone. To the host's files there, root in the container is a stranger.
+		for _, dir := range []string{
+			"/proc/sys/fs/binfmt_misc", "/sys/fs/pstore", "/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+		} {
+			entry(dir, dir, "none", "bind,optional")
+		}
+	}
 	if spec.Nesting {
 		// The kernel lets a nested user namespace mount proc and sys only while a
 		// whole one is in sight.

@@ -46,7 +46,7 @@ type (
 	compare struct {
 		field string
 		equal bool
-		value string
+		value pattern
 	}
 )
 

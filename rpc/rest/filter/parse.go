@@ -192,6 +192,6 @@ func (p *parser) comparison() (node, error) {
 		return nil, wrong(value.at, "the value is missing")
 	}
 	p.next++
-	made.value = value.text
+	made.value = newPattern(value.text)
 	return made, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,18 +173,38 @@ func fieldsOf(t reflect.Type) []jsonField {
 	return fields
 }
 
+// pattern is a value as users write it: text, of which the case does not matter, or a
+// regular expression for all of it, as LXD 5.0 takes it ("lxc list name=web.*"). What is
+// no regular expression is only text.
+type pattern struct {
+	text string
+	expr *regexp.Regexp // nil when it would say no more than the text
+}
+
+func newPattern(text string) pattern {
+	p := pattern{text: text}
+	if regexp.QuoteMeta(text) != text {
+		p.expr, _ = regexp.Compile("(?is)^(?:" + text + ")$") // what can't be compiled is text
+	}
+	return p
+}
+
+func (p pattern) match(value string) bool {
+	return strings.EqualFold(value, p.text) || p.expr != nil && p.expr.MatchString(value)
+}
+
 // same compares a value with how a user writes it. A list has the value when one
 // of its elements does.
-func same(value reflect.Value, wanted string) bool {
+func same(value reflect.Value, wanted pattern) bool {
 	value = plain(value)
 	if !value.IsValid() {
 		return false
 	}
 	switch value.Kind() {
 	case reflect.String:
-		return value.String() == wanted
+		return wanted.match(value.String())
 	case reflect.Bool:
-		return strconv.FormatBool(value.Bool()) == strings.ToLower(wanted)
+		return strings.EqualFold(strconv.FormatBool(value.Bool()), wanted.text)
 	case reflect.Slice, reflect.Array:
 		for i := range value.Len() {
 			if same(value.Index(i), wanted) {
@@ -192,7 +213,7 @@ func same(value reflect.Value, wanted string) bool {
 		}
 		return false
 	}
-	number, err := strconv.ParseFloat(wanted, 64)
+	number, err := strconv.ParseFloat(wanted.text, 64)
 	switch {
 	case err != nil:
 		return false
