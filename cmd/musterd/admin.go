@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,17 +34,33 @@ func connect() (*client.Client, error) {
 
 func initCommand() *cobra.Command {
 	var auto, preseed, dump bool
-	var token, address string
+	var token, address, listen string
+	var port, loop int
+	var opts setup.Options
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Set up storage, network and the default profile",
 		Example: `  musterd init              asks
   musterd init --auto       takes the usual answers
+  musterd init --auto --network-address 192.0.2.1 --storage-backend btrfs
   musterd init --preseed < seed.yaml
   musterd init --dump       shows what is set up, as a preseed
   musterd init --token TOKEN --address 192.0.2.2:8443    joins a cluster`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range autoOnly {
+				if cmd.Flags().Changed(name) && !auto {
+					return fmt.Errorf("--%s goes with --auto", name)
+				}
+			}
+			if loop > 0 {
+				opts.Size = strconv.Itoa(loop) + "GiB"
+			}
+			if listen != "" {
+				opts.Address = net.JoinHostPort(strings.Trim(listen, "[]"), strconv.Itoa(port))
+			} else if cmd.Flags().Changed("network-port") {
+				return errors.New("--network-port goes with --network-address")
+			}
 			c, err := connect()
 			if err != nil {
 				return err
@@ -68,7 +85,7 @@ func initCommand() *cobra.Command {
 				}
 				return setup.Preseed(cmd.Context(), c, seed)
 			case auto:
-				result, err := setup.Auto(cmd.Context(), c, setup.Options{})
+				result, err := setup.Auto(cmd.Context(), c, opts)
 				if err != nil {
 					return err
 				}
@@ -82,6 +99,13 @@ func initCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&auto, "auto", false, "take the usual answers")
+	cmd.Flags().StringVar(&listen, "network-address", "", "with --auto: address to be reachable at (:: is all of them)")
+	cmd.Flags().IntVar(&port, "network-port", 8443, "with --network-address: the port")
+	cmd.Flags().StringVar(&opts.Driver, "storage-backend", "", "with --auto: overlay, dir or btrfs")
+	cmd.Flags().StringVar(&opts.Pool, "storage-pool", "", "with --auto: name of the storage pool (default "+setup.DefaultPool+")")
+	cmd.Flags().StringVar(&opts.Source, "storage-create-device", "", "with --auto: block device that the pool is made on")
+	cmd.Flags().IntVar(&loop, "storage-create-loop", 0, "with --auto: size of the file that a btrfs pool is made in, in GiB")
+	cmd.Flags().StringVar(&opts.TrustPassword, "trust-password", "", "with --auto: password that lets clients in")
 	cmd.Flags().BoolVar(&preseed, "preseed", false, "read the answers from standard input, as YAML")
 	cmd.Flags().BoolVar(&dump, "dump", false, "show what is set up, as YAML for --preseed")
 	cmd.Flags().StringVar(&token, "token", "", "join the cluster that this token is of")
@@ -89,6 +113,9 @@ func initCommand() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token")
 	return cmd
 }
+
+// autoOnly are the flags that answer what --auto does not ask.
+var autoOnly = []string{"network-address", "network-port", "storage-backend", "storage-pool", "storage-create-device", "storage-create-loop", "trust-password"}
 
 // sayResult tells what was set up.
 func sayResult(out io.Writer, result setup.Result) error {

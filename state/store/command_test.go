@@ -203,7 +203,7 @@ func TestCommands(t *testing.T) {
 			[]Command{image("f3"), CreateAlias{Alias: state.ImageAlias{Project: project, Name: "f3", Target: "f3"}}}, AddImage{Image: state.Image{Project: project, Fingerprint: "f4"}, Aliases: []state.ImageAlias{{Name: "f3"}}}, state.ErrExists, `image alias "f3"`,
 		},
 		"a certificate is there only once": {
-			[]Command{AddCertificate{Certificate: state.Certificate{Fingerprint: "g1"}}}, AddCertificate{Certificate: state.Certificate{Fingerprint: "g1"}}, state.ErrExists, `certificate "g1"`,
+			[]Command{AddCertificate{Certificate: state.Certificate{Fingerprint: "g1"}}}, AddCertificate{Certificate: state.Certificate{Fingerprint: "g1"}}, state.ErrExists, "Certificate already in trust store",
 		},
 		"a token works once": {
 			[]Command{token("h1"), ConsumeToken{ID: "h1", SecretHash: "hash", Now: at}}, ConsumeToken{ID: "h1", SecretHash: "hash", Now: at}, state.ErrForbidden, "used already",
@@ -215,7 +215,7 @@ func TestCommands(t *testing.T) {
 			[]Command{token("h3")}, ConsumeToken{ID: "h3", SecretHash: "hash", Now: at.Add(time.Second)}, state.ErrForbidden, "expired at 2026-11-21T12:00:00Z",
 		},
 		"a token is not lost with a certificate that is there": {
-			[]Command{token("h4"), AddCertificate{Certificate: state.Certificate{Fingerprint: "g2"}}}, ConsumeToken{ID: "h4", SecretHash: "hash", Now: at, Certificate: &state.Certificate{Fingerprint: "g2"}}, state.ErrExists, `certificate "g2"`,
+			[]Command{token("h4"), AddCertificate{Certificate: state.Certificate{Fingerprint: "g2"}}}, ConsumeToken{ID: "h4", SecretHash: "hash", Now: at, Certificate: &state.Certificate{Fingerprint: "g2"}}, state.ErrExists, "Certificate already in trust store",
 		},
 		"a member with instances stays": {
 			instance("i1"), DeleteMember{Name: "ant"}, state.ErrConflict, "still has instances",

@@ -78,6 +78,33 @@ func TestInit(t *testing.T) {
 	if pools := decode[[]string](t, mustGet(t, third, "/1.0/storage-pools")); len(pools) != 1 {
 		t.Errorf("after musterd init the pools are %v; want one\n%s", pools, out)
 	}
+
+	fourth := lab.Start(t, lab.Options{NoInit: true})
+	for _, flags := range [][]string{{"--storage-pool", "p1"}, {"--auto", "--network-port", "8443"}, {"--auto", "--storage-backend", "dir", "--storage-create-loop", "1"}} {
+		if out, err := run(fourth, "", "musterd", append([]string{"init"}, flags...)...); err == nil {
+			t.Errorf("musterd init %v: %s; want an error", flags, out)
+		}
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	_ = free.Close()
+	_, port, _ := strings.Cut(address, ":")
+	fourth.Run("musterd", "init", "--auto", "--network-address", "127.0.0.1", "--network-port", port, "--storage-backend", "btrfs",
+		"--storage-pool", "p1", "--storage-create-loop", "1", "--trust-password", "secret")
+	var server struct{ Config map[string]any }
+	if err := fourth.Get(t.Context(), "/1.0", &server); err != nil || server.Config["core.https_address"] != address || server.Config["core.trust_password"] != true {
+		t.Errorf("after musterd init --auto with answers the server has %v, %v", server.Config, err)
+	}
+	var pool struct {
+		Driver string
+		Config map[string]string
+	}
+	if err := fourth.Get(t.Context(), "/1.0/storage-pools/p1", &pool); err != nil || pool.Driver != "btrfs" || pool.Config["size"] != "1GiB" {
+		t.Errorf("the pool is %+v, %v; want 1 GiB of btrfs", pool, err)
+	}
 	if out, err := run(third, "storage_pools: [{nam: x}]", "musterd", "init", "--preseed"); err == nil || !strings.Contains(out, "nam") {
 		t.Errorf("a misspelt seed: %v: %s; want an error that names nam", err, out)
 	}

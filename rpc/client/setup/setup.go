@@ -34,6 +34,9 @@ type Options struct {
 	Driver string
 	// Source is where the pool is kept; "" is a directory of the server's.
 	Source string
+	// Size is that of the file which the pool is made in, such as 20GiB; "" leaves it
+	// to the server.
+	Size string
 	// Network is the bridge's name; "" is DefaultNetwork, or the next free one
 	// of that kind when somebody else on the host has it.
 	Network string
@@ -152,6 +155,9 @@ func (a *auto) pool(ctx context.Context, profile api.Profile) error {
 	post.Config = map[string]string{}
 	if a.opts.Source != "" {
 		post.Config["source"] = a.opts.Source
+	}
+	if a.opts.Size != "" {
+		post.Config["size"] = a.opts.Size
 	}
 	if err := a.c.CreatePool(ctx, post); err != nil {
 		return err
