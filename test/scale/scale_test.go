@@ -26,8 +26,10 @@ import (
 // begun is how many members there are before the others join at the same moment, and
 // rest how long nothing happens while it is measured what that costs.
 const (
-	begun = 10
-	rest  = 20 * time.Second
+	begun   = 10
+	voters  = 3
+	standby = 2
+	rest    = 20 * time.Second
 )
 
 // size is how many members MUSTER_SCALE asks for.
@@ -141,7 +143,16 @@ func TestScale(t *testing.T) {
 	began := time.Now()
 	members := lab.ClusterOf(t, begun, options)
 	say("%d members, one after another\t%v", begun, time.Since(began).Round(time.Millisecond))
+	if _, err := members[0].Do(t.Context(), http.MethodPatch, "/1.0", map[string]any{"config": map[string]string{"cluster.max_standby": strconv.Itoa(standby)}}); err != nil {
+		t.Fatal(err)
+	}
 	before := settled(t, members[0], begun)
+	for deadline := time.Now().Add(time.Minute); len(control(before)) != voters+standby; before = settled(t, members[0], begun) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v have the logs; want %d voters and %d that stand by", control(before), voters, standby)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	began = time.Now()
 	members, took := lab.Crowd(t, members, count-begun, options)
 	slices.Sort(took)
