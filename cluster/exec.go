@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"muster/cluster/coord"
 	"muster/node/runtime"
 	"muster/state"
@@ -120,7 +122,10 @@ func (c *Cluster) execTerminal(ctx context.Context, op *Operation, inst *held, s
 		// Nobody sits at the terminal any more: what runs on it gets a hangup.
 		hangUp(process)
 	})
-	_ = toSocket(sockets["0"], process.Terminal())
+	if toSocket(sockets["0"], process.Terminal()) != nil {
+		// What runs there must not block on a reader that has gone.
+		_, _ = io.Copy(io.Discard, process.Terminal())
+	}
 	err = ended(ctx, op, process)
 	cancel()
 	// Closing the sockets, which the runner does, ends the other pumps.
@@ -156,8 +161,14 @@ func (c *Cluster) execStreams(ctx context.Context, op *Operation, inst *held, sp
 		_ = toWriter(pipes.in.w, sockets["0"])
 		_ = pipes.in.w.Close()
 	})
-	outputs.start(func() { _ = toSocket(sockets["1"], pipes.out.drained(process)) })
-	outputs.start(func() { _ = toSocket(sockets["2"], pipes.err.drained(process)) })
+	for fd, stream := range map[string]pipe{"1": pipes.out, "2": pipes.err} {
+		outputs.start(func() {
+			output := stream.drained(process)
+			if toSocket(sockets[fd], output) != nil {
+				output.discard()
+			}
+		})
+	}
 	err = ended(ctx, op, process)
 	outputs.wait()
 	cancel()
@@ -245,23 +256,23 @@ func (p *pipes) close() {
 	}
 }
 
-// drainGrace is how long an output is still read after the command has ended
-// while a descendant holds it open. All that the command itself wrote is in the
-// pipe by then.
+// drainGrace is how long nothing may come from an output after the command has ended
+// while a descendant holds it open. All that the command itself wrote is in the pipe by
+// then.
 const drainGrace = 50 * time.Millisecond
 
 // drained reads the stream until its end, or until the command has ended and
 // nothing more comes.
-func (p pipe) drained(process runtime.Process) io.Reader {
-	stop := make(chan struct{})
+func (p pipe) drained(process runtime.Process) *drain {
+	stop, done := make(chan struct{}), process.Done()
 	go func() {
 		select {
-		case <-process.Done():
+		case <-done:
 			_ = p.r.SetReadDeadline(time.Now().Add(drainGrace))
 		case <-stop:
 		}
 	}()
-	return &drain{file: p.r, done: process.Done(), stop: stop}
+	return &drain{file: p.r, done: done, stop: stop}
 }
 
 type drain struct {
@@ -271,21 +282,62 @@ type drain struct {
 }
 
 func (d *drain) Read(buffer []byte) (int, error) {
+	if d.ended() {
+		_ = d.file.SetReadDeadline(time.Now().Add(drainGrace))
+	}
 	count, err := d.file.Read(buffer)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// A deadline that has passed, because whoever reads was kept from it, is reported
+		// without a look at the pipe.
+		count, err = d.rest(buffer)
+	}
 	if count > 0 {
-		select {
-		case <-d.done:
-			_ = d.file.SetReadDeadline(time.Now().Add(drainGrace))
-		default:
-		}
 		return count, nil
 	}
 	if d.stop != nil {
 		close(d.stop)
 		d.stop = nil
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	return count, err
+}
+
+// rest reads what is in the pipe without waiting.
+func (d *drain) rest(buffer []byte) (int, error) {
+	raw, err := d.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	if failed := raw.Control(func(fd uintptr) { count, err = unix.Read(int(fd), buffer) }); failed != nil {
+		return 0, failed
+	}
+	if count <= 0 && (err == nil || errors.Is(err, unix.EAGAIN)) {
 		return 0, io.EOF
 	}
-	return count, err
+	return max(count, 0), err
+}
+
+// ended reports whether the command has.
+func (d *drain) ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// discard reads for a client that has gone: the command must not block, and what its
+// descendants write after it is nobody's.
+func (d *drain) discard() {
+	buffer := make([]byte, 32<<10)
+	for !d.ended() {
+		if _, err := d.Read(buffer); err != nil {
+			return
+		}
+	}
+	if d.stop != nil {
+		close(d.stop)
+		d.stop = nil
+	}
 }

@@ -45,15 +45,13 @@ func toTerminal(to io.Writer, from Socket) {
 }
 
 // toSocket sends what the reader gives until its end, then the empty text message
-// that tells clients so.
+// that tells clients so. An error is the socket's, and leaves the rest unread.
 func toSocket(to Socket, from io.Reader) error {
 	buffer := make([]byte, 32<<10)
 	for {
 		count, err := from.Read(buffer)
 		if count > 0 {
 			if err := to.WriteMessage(SocketBinary, buffer[:count]); err != nil {
-				// The command must not block on a reader that has gone.
-				_, _ = io.Copy(io.Discard, from)
 				return err
 			}
 		}

@@ -441,3 +441,44 @@ func TestWhatWasSentBeforeTheEndArrives(t *testing.T) {
 		}
 	}
 }
+
+// What a member says last arrives although the client talks on and reads slowly.
+func TestLastWordsArrive(t *testing.T) {
+	const messages, size = 60, 8192
+	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, _ rest.Caller) {
+		conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for range messages {
+			if conn.WriteMessage(websocket.BinaryMessage, make([]byte, size)) != nil {
+				return
+			}
+		}
+	}}
+	ant, _ := pair(t, far)
+	socket := front(t, ant)
+	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	for range 5 {
+		conn, response, err := dialer.DialContext(t.Context(), "ws://x/", nil)
+		must(t, err)
+		_ = response.Body.Close()
+		got := 0
+		for {
+			_, data, err := conn.ReadMessage()
+			got += len(data)
+			if err != nil {
+				break
+			}
+			_ = conn.WriteMessage(websocket.TextMessage, []byte("still here"))
+			time.Sleep(2 * time.Millisecond)
+		}
+		_ = conn.Close()
+		if got != messages*size {
+			t.Fatalf("%d bytes arrived; want %d", got, messages*size)
+		}
+	}
+}

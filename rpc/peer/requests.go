@@ -118,13 +118,13 @@ func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error
 	sending.Go(func() {
 		defer end()
 		buffer := make([]byte, chunk)
+		// When the other side has ended, its last words may still be on their way here: what
+		// comes from the pipe until they have been read is nobody's.
+		over := false
 		for {
 			n, err := pipe.Read(buffer)
 			// What was sent is gRPC's from then on.
-			if n > 0 && send(bytes.Clone(buffer[:n])) != nil {
-				_ = pipe.Close()
-				return
-			}
+			over = over || n > 0 && send(bytes.Clone(buffer[:n])) != nil
 			if err != nil {
 				return
 			}

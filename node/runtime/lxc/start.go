@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"muster/node/runtime"
 	"muster/node/runtime/lxc/wire"
@@ -24,6 +25,10 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Info, e
 		return runtime.Info{}, err
 	}
 	defer r.locks.lock(spec.ID)()
+	// Meanwhile all else is prepared.
+	var readying sync.WaitGroup
+	readying.Go(func() { _ = r.groups.Ready() }) // without it liblxc waits itself
+	defer readying.Wait()
 	if c, between, err := r.look(spec.ID); err != nil {
 		return runtime.Info{}, err
 	} else if c != nil || between {
