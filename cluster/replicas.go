@@ -219,6 +219,16 @@ func (c *Cluster) tendImages(ctx context.Context) error {
 	}
 }
 
+// dropDeletedImages removes what this member has of images that are deleted, whoever
+// deletes them and however short they were here. tendImages finds what it missed.
+func (c *Cluster) dropDeletedImages(ctx context.Context) error {
+	return c.follow(ctx, func(change store.Change) {
+		if known, ok := change.Before.(*state.Image); ok && change.After == nil {
+			c.dropFiles(ctx, known.Fingerprint)
+		}
+	}, func(state.Revision) {})
+}
+
 // replicate fetches the images that this member is to have.
 func (c *Cluster) replicate(ctx context.Context, view *store.View) error {
 	if !c.Clustered() {

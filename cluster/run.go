@@ -24,6 +24,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tendLeftovers(ctx) })
 	group.Go(func() error { return c.tendProfiles(ctx) })
 	group.Go(func() error { return c.tendImages(ctx) })
+	group.Go(func() error { return c.dropDeletedImages(ctx) })
 	group.Go(func() error { return c.tellFacts(ctx) })
 	group.Go(func() error { return c.expireSnapshots(ctx) })
 	group.Go(func() error { return c.tendRemovals(ctx) })
@@ -82,12 +83,20 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	told := c.store.View().Revision()
+	return c.follow(ctx, c.tell, func(after state.Revision) {
+		c.log.Warn("lifecycle events were skipped: the state was made anew", "after", after)
+	})
+}
+
+// follow hands every change over from now on, in order and once, until ctx ends. skipped
+// is told after which revision some were not at hand.
+func (c *Cluster) follow(ctx context.Context, handle func(store.Change), skipped func(after state.Revision)) error {
+	handled := c.store.View().Revision()
 	for {
-		subscription, err := c.store.Subscribe(told)
+		subscription, err := c.store.Subscribe(handled)
 		if errors.Is(err, state.ErrStale) {
-			c.log.Warn("lifecycle events were skipped: the state was made anew", "after", told)
-			told = c.store.View().Revision()
+			skipped(handled)
+			handled = c.store.View().Revision()
 			continue
 		}
 		if err != nil {
@@ -105,8 +114,8 @@ func (c *Cluster) tellLifecycle(ctx context.Context) error {
 				return err
 			}
 			for _, change := range changes {
-				c.tell(change)
-				told = change.Revision
+				handle(change)
+				handled = change.Revision
 			}
 		}
 	}

@@ -370,6 +370,35 @@ func (m *member) controllers() []string {
 	return ids
 }
 
+// hangUpEvery is how often a member looks who has gone offline.
+const hangUpEvery = 200 * time.Millisecond
+
+// hangUp ends what is under way to members that go offline: who asked for something there
+// hears of it now, and not when the connection is found dead.
+func (m *member) hangUp(ctx context.Context) error {
+	ticker := time.NewTicker(hangUpEvery)
+	defer ticker.Stop()
+	offline := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		n := m.planes.coord.Load()
+		if n == nil {
+			continue
+		}
+		for _, known := range n.Members() {
+			is := known.Verdict == coord.Offline
+			if is && !offline[known.ID] {
+				m.peers.HangUp(known.ID)
+			}
+			offline[known.ID] = is
+		}
+	}
+}
+
 // bookTrusted is how long a member that starts asks only those that had the logs when it
 // stopped. If none of them is there any more, any member knows who has.
 const bookTrusted = 3 * time.Second

@@ -495,6 +495,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })
 	group.Go(func() error { return m.keepBook(ctx) })
+	group.Go(func() error { return m.hangUp(ctx) })
 	group.Go(func() error { return m.keepGossip(ctx) })
 	group.Go(func() error {
 		select {

@@ -85,7 +85,8 @@ type Peers struct {
 	conns  map[string]*grpc.ClientConn // by member ID; guarded by mu
 	closed bool                        // guarded by mu
 	// carried counts the goroutines of requests on their way.
-	carried sync.WaitGroup
+	carried  sync.WaitGroup
+	carrying carrying
 }
 
 // New returns Peers that have no connection yet.

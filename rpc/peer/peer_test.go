@@ -482,3 +482,23 @@ func TestLastWordsArrive(t *testing.T) {
 		}
 	}
 }
+
+// What is under way to a member that is declared offline ends at once.
+func TestHangUp(t *testing.T) {
+	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, _ rest.Caller) {
+		_, _ = io.WriteString(w, "one")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}}
+	ant, _ := pair(t, far)
+	answer, err := clientOf(front(t, ant)).Get("http://x/")
+	must(t, err)
+	defer answer.Body.Close()
+	_, err = io.ReadFull(answer.Body, make([]byte, 3))
+	must(t, err)
+	ant.HangUp("cat")
+	ant.HangUp("bee")
+	if rest, err := io.ReadAll(answer.Body); err == nil {
+		t.Errorf("after the member was given up the answer went on with %q and ended well", rest)
+	}
+}

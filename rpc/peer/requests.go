@@ -93,8 +93,10 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 		return nil, fromWire(name, err)
 	}
 	near, far := net.Pipe()
+	ended := p.carrying.add(id, cancel)
 	p.carried.Go(func() {
 		defer cancel()
+		defer ended()
 		pump(far, func() ([]byte, error) {
 			answer, err := stream.Recv()
 			return answer.GetData(), err
@@ -105,6 +107,42 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 		})
 	})
 	return near, nil
+}
+
+// HangUp ends the connections that are carried to a member, which is offline: nobody
+// should wait for its answer until its connection is found dead.
+func (p *Peers) HangUp(memberID string) { p.carrying.end(memberID) }
+
+// carrying is what is carried to whom.
+type carrying struct {
+	mu   sync.Mutex
+	ends map[string]map[*context.CancelFunc]struct{} // guarded by mu
+}
+
+// add notes how a connection to the member is ended; ended says that it has.
+func (c *carrying) add(id string, end context.CancelFunc) (ended func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ends == nil {
+		c.ends = map[string]map[*context.CancelFunc]struct{}{}
+	}
+	if c.ends[id] == nil {
+		c.ends[id] = map[*context.CancelFunc]struct{}{}
+	}
+	c.ends[id][&end] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.ends[id], &end)
+	}
+}
+
+func (c *carrying) end(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for end := range c.ends[id] {
+		(*end)()
+	}
 }
 
 // chunk is how much of a body one message carries.

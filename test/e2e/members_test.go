@@ -227,6 +227,41 @@ func TestTheOwnerDies(t *testing.T) {
 	})
 }
 
+// Who waits for something of a member that falls silent hears when it is declared
+// offline, and not when the connection to it is found dead.
+func TestTheOwnerFallsSilent(t *testing.T) {
+	members := trio(t)
+	first, third := members[0], members[2]
+	first.Busybox()
+	first.Run("lxc", "launch", "local:busybox", "local:c1", "--target", "m1")
+	cli := third.Command("lxc", "exec", "local:c1", "--", "sleep", "600")
+	if err := cli.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cli.Wait() }()
+	eventually(t, func() string {
+		if out := third.Run("lxc", "exec", "local:c1", "--", "ps"); !strings.Contains(out, "sleep 600") {
+			return "the command does not run"
+		}
+		return ""
+	})
+	first.Pause()
+	began := time.Now()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("lxc exec ended well though its member fell silent")
+		}
+		t.Logf("lxc exec ended after %v", time.Since(began).Round(time.Millisecond))
+	case <-time.After(9 * time.Second):
+		t.Error("lxc exec waits for a member that is offline")
+		_ = cli.Process.Kill()
+		<-ended //nolint:errcheck // it was killed
+	}
+	first.Resume()
+}
+
 // listener hears the events of one member.
 type listener struct {
 	conn *websocket.Conn

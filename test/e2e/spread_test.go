@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -66,6 +67,36 @@ func TestInstancesOnEveryMember(t *testing.T) {
 		if shown := get(second, "/1.0/storage-pools/default?target=m3"); !strings.HasPrefix(shown.Config["source"], third.Dir) {
 			t.Errorf("the pool on m3 has the source %q; want one in %s", shown.Config["source"], third.Dir)
 		}
+	})
+
+	t.Run("a deleted image leaves nothing on any member", func(t *testing.T) {
+		second.Run("lxc", "init", "--empty", "local:short", "--target", "m2")
+		second.Run("lxc", "publish", "local:short", "local:", "--alias", "short")
+		second.Run("lxc", "delete", "local:short")
+		first.Run("lxc", "init", "local:short", "local:shorter", "--target", "m1") // which fetches it
+		first.Run("lxc", "delete", "local:shorter")
+		var alias struct{ Target string }
+		if err := third.Get(t.Context(), "/1.0/images/aliases/short", &alias); err != nil {
+			t.Fatal(err)
+		}
+		kept := func() (on []string) {
+			for i, m := range members {
+				if found, _ := filepath.Glob(filepath.Join(m.Dir, "images", alias.Target+"*")); len(found) > 0 {
+					on = append(on, fmt.Sprintf("m%d", i+1))
+				}
+			}
+			return on
+		}
+		if on := kept(); !slices.Contains(on, "m1") || !slices.Contains(on, "m2") {
+			t.Fatalf("the image is on %v; want m1 and m2 at least", on)
+		}
+		third.Run("lxc", "image", "delete", "local:short")
+		eventually(t, func() string {
+			if on := kept(); len(on) > 0 {
+				return fmt.Sprintf("the files of the deleted image are on %v", on)
+			}
+			return ""
+		})
 	})
 
 	t.Run("new instances are spread, run and are reached through anyone", func(t *testing.T) {
