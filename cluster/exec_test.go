@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"testing"
@@ -41,7 +42,7 @@ func TestOutputOutlivesItsCommand(t *testing.T) {
 		time.Sleep(2 * drainGrace) // the client is slow
 		n, err := output.Read(buffer)
 		read.Write(buffer[:n])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
