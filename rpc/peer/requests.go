@@ -92,12 +92,13 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 		cancel()
 		return nil, fromWire(name, err)
 	}
-	near, far := net.Pipe()
+	reads, answers := net.Pipe()
+	writes, questions := net.Pipe()
 	ended := p.carrying.add(id, cancel)
 	p.carried.Go(func() {
 		defer cancel()
 		defer ended()
-		pump(far, func() ([]byte, error) {
+		pump(questions, answers, func() ([]byte, error) {
 			answer, err := stream.Recv()
 			return answer.GetData(), err
 		}, func(data []byte) error { return stream.Send(&peerpb.CarryRequest{Data: data}) }, func() {
@@ -106,8 +107,31 @@ func (p *Peers) carryOnce(ctx context.Context, name string, caller rest.Caller) 
 			_ = stream.CloseSend()
 		})
 	})
-	return near, nil
+	return &halves{Conn: reads, writes: writes}, nil
 }
+
+// halves is a connection of which each direction ends by itself: when nothing more is to
+// be read, writing still goes on, so that who copies both ways does not give the one up
+// for the other before all is read.
+type halves struct {
+	net.Conn
+
+	writes net.Conn
+}
+
+// Write implements net.Conn.
+func (h *halves) Write(data []byte) (int, error) { return h.writes.Write(data) }
+
+// Close implements net.Conn.
+func (h *halves) Close() error { return errors.Join(h.Conn.Close(), h.writes.Close()) }
+
+// SetDeadline implements net.Conn.
+func (h *halves) SetDeadline(t time.Time) error {
+	return errors.Join(h.Conn.SetDeadline(t), h.writes.SetDeadline(t))
+}
+
+// SetWriteDeadline implements net.Conn.
+func (h *halves) SetWriteDeadline(t time.Time) error { return h.writes.SetWriteDeadline(t) }
 
 // HangUp ends the connections that are carried to a member, which is offline: nobody
 // should wait for its answer until its connection is found dead.
@@ -148,19 +172,24 @@ func (c *carrying) end(id string) {
 // chunk is how much of a body one message carries.
 const chunk = 32 << 10
 
-// pump copies between a pipe and a stream. When nothing more comes from the pipe it calls
-// end, and goes on receiving until the stream ends, although nobody may be there to take
-// it; then it closes the pipe, and returns when both directions have stopped.
-func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error, end func()) {
+// lastWords is how long what a stream brought last may take to be read by somebody who
+// still writes.
+const lastWords = 5 * time.Second
+
+// pump sends what comes from in and writes what is received to out. When nothing more
+// comes it calls end, and goes on receiving until the stream ends, although nobody may be
+// there to take it. Then it closes out, and in when its writer has closed it or had time
+// to. It returns when both directions have stopped.
+func pump(in io.ReadCloser, out io.WriteCloser, receive func() ([]byte, error), send func([]byte) error, end func()) {
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		defer end()
 		buffer := make([]byte, chunk)
 		// When the other side has ended, its last words may still be on their way here: what
-		// comes from the pipe until they have been read is nobody's.
+		// comes in until they have been read is nobody's.
 		over := false
 		for {
-			n, err := pipe.Read(buffer)
+			n, err := in.Read(buffer)
 			// What was sent is gRPC's from then on.
 			over = over || n > 0 && send(bytes.Clone(buffer[:n])) != nil
 			if err != nil {
@@ -168,15 +197,22 @@ func pump(pipe net.Conn, receive func() ([]byte, error), send func([]byte) error
 			}
 		}
 	})
-	for {
-		data, err := receive()
-		if err != nil {
-			break
+	var failed error
+	for failed == nil {
+		var data []byte
+		if data, failed = receive(); failed == nil {
+			_, _ = out.Write(data) // fails when the other end is closed, which is no loss
 		}
-		_, _ = pipe.Write(data) // fails when the other end is closed, which is no loss
 	}
-	_ = pipe.Close()
+	_ = out.Close()
+	if errors.Is(failed, io.EOF) {
+		patience := time.AfterFunc(lastWords, func() { _ = in.Close() })
+		defer patience.Stop()
+	} else {
+		_ = in.Close()
+	}
 	sending.Wait()
+	_ = in.Close()
 }
 
 // requests serves the connections that other members carry here.
@@ -245,7 +281,7 @@ func (r *requests) Carry(stream grpc.BidiStreamingServer[peerpb.CarryRequest, pe
 	var pumping sync.WaitGroup
 	received := make(chan []byte)
 	pumping.Go(func() {
-		pump(far, func() ([]byte, error) {
+		pump(far, far, func() ([]byte, error) {
 			select {
 			case data, open := <-received:
 				if !open {
