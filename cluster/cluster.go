@@ -62,12 +62,13 @@ type Config struct {
 
 // Cluster is the cluster as one of its members sees it and acts for it.
 type Cluster struct {
-	cfg   Config
-	log   *slog.Logger
-	store *store.Store
-	ops   *Operations
-	node  *node.Node
-	locks locks
+	cfg      Config
+	log      *slog.Logger
+	store    *store.Store
+	ops      *Operations
+	node     *node.Node
+	locks    locks
+	arrivals arrivals
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
 	placing placing

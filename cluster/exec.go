@@ -294,11 +294,16 @@ func (d *drain) Read(buffer []byte) (int, error) {
 	if count > 0 {
 		return count, nil
 	}
+	d.over()
+	return count, err
+}
+
+// over ends the watching for the command's end.
+func (d *drain) over() {
 	if d.stop != nil {
 		close(d.stop)
 		d.stop = nil
 	}
-	return count, err
 }
 
 // rest reads what is in the pipe without waiting.
@@ -336,8 +341,5 @@ func (d *drain) discard() {
 			return
 		}
 	}
-	if d.stop != nil {
-		close(d.stop)
-		d.stop = nil
-	}
+	d.over()
 }

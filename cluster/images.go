@@ -63,20 +63,25 @@ func (c *Cluster) ImportImage(ctx context.Context, spec ImageSpec, upload image.
 			return OperationInfo{}, state.Errorf(state.ErrExists, "an image with the fingerprint %.12s already exists", upload.Fingerprint)
 		}
 	}
+	arrived := c.imageArrives(ctx, "")
 	info, err := c.node.Images().Import(ctx, upload)
 	if err != nil {
+		arrived()
 		return OperationInfo{}, err
 	}
 	if _, err := c.store.View().Image(spec.Project, info.Fingerprint); err == nil {
+		arrived()
 		return OperationInfo{}, state.Errorf(state.ErrExists, "an image with the fingerprint %.12s already exists", info.Fingerprint)
 	}
 	started, err := c.ops.Start(ctx, OperationSpec{
 		Description: "Downloading image", Project: spec.Project, Resources: imageResources(spec.Project, info.Fingerprint),
 	}, func(ctx context.Context, op *Operation) error {
+		defer arrived()
 		return c.recordImage(ctx, op, spec, info)
 	})
 	if err != nil {
 		c.dropFiles(ctx, info.Fingerprint)
+		arrived()
 	}
 	return started, err
 }
@@ -113,8 +118,19 @@ func (c *Cluster) recordImage(ctx context.Context, op *Operation, spec ImageSpec
 	return nil
 }
 
-// dropFiles removes the files of an image that no project has.
+// imageArrives keeps the files of an image, or of any when the fingerprint is "", until
+// arrived is called.
+func (c *Cluster) imageArrives(ctx context.Context, fingerprint string) (arrived func()) {
+	return c.arrivals.begin(fingerprint, func(doomed string) { c.removeFiles(ctx, doomed) })
+}
+
+// dropFiles removes the files of an image that no project has, as soon as it can't be on
+// its way here.
 func (c *Cluster) dropFiles(ctx context.Context, fingerprint string) {
+	c.arrivals.unless(fingerprint, func(doomed string) { c.removeFiles(ctx, doomed) })
+}
+
+func (c *Cluster) removeFiles(ctx context.Context, fingerprint string) {
 	for _, known := range c.store.View().Images("") {
 		if known.Fingerprint == fingerprint {
 			return
@@ -171,6 +187,7 @@ func (c *Cluster) PublishImage(ctx context.Context, spec PublishSpec) (Operation
 			return err
 		}
 		defer held.release()
+		defer c.imageArrives(ctx, "")()
 		info, err := c.node.Publish(ctx, held.node, node.PublishSpec{
 			Snapshot: spec.Snapshot, Properties: spec.Properties, Compression: compression,
 			ExpiresAt: spec.ExpiresAt, Now: c.now(),

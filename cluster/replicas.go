@@ -66,6 +66,7 @@ func (c *Cluster) haveImage(ctx context.Context, project, fingerprint string, pr
 	if slices.Contains(wanted.Members, c.Self()) {
 		return nil
 	}
+	defer c.imageArrives(ctx, wanted.Fingerprint)()
 	if err := c.fetchImage(ctx, view, wanted, progress); err != nil {
 		return fmt.Errorf("fetch image %.12s from another member: %w", wanted.Fingerprint, err)
 	}

@@ -53,6 +53,9 @@ func initCommand() *cobra.Command {
 					return fmt.Errorf("--%s goes with --auto", name)
 				}
 			}
+			if loop < 1 && cmd.Flags().Changed("storage-create-loop") {
+				return fmt.Errorf("--storage-create-loop %d: want a size of at least 1 GiB", loop)
+			}
 			if loop > 0 {
 				opts.Size = strconv.Itoa(loop) + "GiB"
 			}

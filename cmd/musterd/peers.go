@@ -373,12 +373,11 @@ func (m *member) controllers() []string {
 // hangUpEvery is how often a member looks who has gone offline.
 const hangUpEvery = 200 * time.Millisecond
 
-// hangUp ends what is under way to members that go offline: who asked for something there
+// hangUp ends what is under way to members that are offline: who asked for something there
 // hears of it now, and not when the connection is found dead.
 func (m *member) hangUp(ctx context.Context) error {
 	ticker := time.NewTicker(hangUpEvery)
 	defer ticker.Stop()
-	offline := map[string]bool{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -390,11 +389,9 @@ func (m *member) hangUp(ctx context.Context) error {
 			continue
 		}
 		for _, known := range n.Members() {
-			is := known.Verdict == coord.Offline
-			if is && !offline[known.ID] {
+			if known.Verdict == coord.Offline {
 				m.peers.HangUp(known.ID)
 			}
-			offline[known.ID] = is
 		}
 	}
 }

@@ -300,6 +300,12 @@ func clientOf(socket string) *http.Client {
 	}}}
 }
 
+func dialerOf(socket string) *websocket.Dialer {
+	return &websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+}
+
 func TestRequestsAreAnsweredThere(t *testing.T) {
 	gone := make(chan struct{})
 	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, caller rest.Caller) {
@@ -371,9 +377,7 @@ func TestRequestsAreAnsweredThere(t *testing.T) {
 		t.Error("the member does not hear that the caller has gone")
 	}
 
-	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	dialer := dialerOf(socket)
 	conn, response, err := dialer.DialContext(t.Context(), "ws://x/echo", nil)
 	must(t, err)
 	_ = response.Body.Close()
@@ -425,9 +429,7 @@ func TestWhatWasSentBeforeTheEndArrives(t *testing.T) {
 	}}
 	ant, _ := pair(t, far)
 	socket := front(t, ant)
-	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	dialer := dialerOf(socket)
 	for range 10 {
 		conn, response, err := dialer.DialContext(t.Context(), "ws://x/", nil)
 		must(t, err)
@@ -459,9 +461,7 @@ func TestLastWordsArrive(t *testing.T) {
 	}}
 	ant, _ := pair(t, far)
 	socket := front(t, ant)
-	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	dialer := dialerOf(socket)
 	for range 5 {
 		conn, response, err := dialer.DialContext(t.Context(), "ws://x/", nil)
 		must(t, err)

@@ -80,7 +80,7 @@ func TestInit(t *testing.T) {
 	}
 
 	fourth := lab.Start(t, lab.Options{NoInit: true})
-	for _, flags := range [][]string{{"--storage-pool", "p1"}, {"--auto", "--network-port", "8443"}, {"--auto", "--storage-backend", "dir", "--storage-create-loop", "1"}} {
+	for _, flags := range [][]string{{"--storage-pool", "p1"}, {"--auto", "--network-port", "8443"}, {"--auto", "--storage-backend", "dir", "--storage-create-loop", "1"}, {"--auto", "--storage-create-loop", "0"}} {
 		if out, err := run(fourth, "", "musterd", append([]string{"init"}, flags...)...); err == nil {
 			t.Errorf("musterd init %v: %s; want an error", flags, out)
 		}
@@ -169,9 +169,13 @@ func TestAutoStartLeavesAloneWhatSomebodyDealtWith(t *testing.T) {
 	m.Muster("launch", "busybox", "first", "-c", "boot.autostart.priority=2", "-c", "boot.autostart.delay=3")
 	m.Muster("launch", "busybox", "stopped", "-c", "boot.autostart=true", "-c", "boot.autostart.priority=1")
 	m.Muster("launch", "busybox", "last")
+	bridge := network(t, m)
 	m.Run("musterd", "shutdown")
 	if err := m.Exited(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := net.InterfaceByName(bridge); err == nil {
+		t.Errorf("after a shutdown the bridge %s is there still", bridge)
 	}
 	m.Up()
 	// While the delay after the first one runs.
