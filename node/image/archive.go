@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -58,16 +59,21 @@ type limits struct {
 
 // walk reads a tarball to its end and calls visit for every entry of an image's
 // sections, in order. It is where an image is refused: no entry that visit sees
-// leaves its section, lies below anything but a directory, links to what was not
-// there before, or is a device. The rules that need more than one entry are the
-// reason for seen.
+// leaves its section, lies below anything but a directory, or links to what was
+// not there before. The rules that need more than one entry are the reason for
+// seen.
+//
+// Device nodes that would do nothing in a container are passed over: those in
+// /dev, which every container gets anew, and whiteouts of an overlay.
 type walk struct {
 	role   Role
 	limits limits
 	visit  func(e entry, body io.Reader) error
 
-	seen    map[string]byte // by clean name in the archive: 'd', 'f' (file, fifo), 'l' (symbolic link)
-	names   int             // bytes of names in seen
+	// seen holds the kind of each entry by its clean name in the archive: 'd',
+	// 'f' (file, fifo, device), 'l' (symbolic link), or skipped.
+	seen    map[string]byte
+	names   int // bytes of names in seen
 	entries int
 	bytes   int64
 }
@@ -111,6 +117,10 @@ func (w *walk) run(ctx context.Context, r io.Reader) error {
 		}
 	}
 }
+
+// skipped marks a device node that is passed over. Another name for it is passed
+// over as well.
+const skipped = '-'
 
 // explained reads an entry's content and says what is wrong when it ends early.
 type explained struct {
@@ -233,6 +243,13 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 		}
 	}
 	switch header.Typeflag {
+	case tar.TypeChar, tar.TypeBlock:
+		if header.Devmajor < 0 || header.Devmajor > maxMajor || header.Devminor < 0 || header.Devminor > maxMinor {
+			return refuse("that is a device of an impossible number (%d:%d)", header.Devmajor, header.Devminor)
+		}
+		if e.section != rootFS || uselessDevice(e.name, header.Typeflag == tar.TypeChar, header.Devmajor, header.Devminor) {
+			e.section, kind = elsewhere, skipped
+		}
 	case tar.TypeLink:
 		target, err := cleanName(header.Linkname)
 		if err != nil {
@@ -244,6 +261,8 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 			return refuse("linked to %s, which is outside", shown(header.Linkname))
 		case was == 0 || was == 'd' || target == full:
 			return refuse("linked to %s, which is no file before it", shown(header.Linkname))
+		case was == skipped:
+			e.section, kind = elsewhere, skipped
 		default:
 			kind = was
 		}
@@ -259,16 +278,27 @@ func (w *walk) check(header *tar.Header) (entry, error) {
 	return e, w.see(full, kind)
 }
 
+// The numbers that Linux has for devices (12 and 20 bits).
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)
+
+// uselessDevice reports whether a device node of a root file system can do
+// nothing in a container: /dev is mounted over, and the character device 0:0 is
+// how an overlay marks what was deleted. name is relative to the root file system.
+func uselessDevice(name string, character bool, major, minor int64) bool {
+	return name == "dev" || strings.HasPrefix(name, "dev/") || character && major == 0 && minor == 0
+}
+
 func kindOf(flag byte) (byte, error) {
 	switch flag {
-	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse, tar.TypeFifo, tar.TypeLink:
+	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse, tar.TypeFifo, tar.TypeLink, tar.TypeChar, tar.TypeBlock:
 		return 'f', nil
 	case tar.TypeDir:
 		return 'd', nil
 	case tar.TypeSymlink:
 		return 'l', nil
-	case tar.TypeChar, tar.TypeBlock:
-		return 0, errors.New("is a device node: make the image without device nodes")
 	}
 	return 0, errors.New("is of no type that an image may hold")
 }
@@ -295,7 +325,7 @@ func (w *walk) blockedBy(name string) (parent, what string) {
 		switch w.seen[parent] {
 		case 'l':
 			return parent, "a symbolic link"
-		case 'f':
+		case 'f', skipped:
 			return parent, "not a directory"
 		case 'd':
 			return "", "" // what is above it was checked when it was seen
@@ -331,15 +361,14 @@ func isDisk(role Role, full string) bool {
 }
 
 // cleanName returns an entry's name without what changes nothing ("./", "//",
-// a slash at the end), or says why no image may have it. The top is ".".
+// slashes at the beginning, which tar strips as well, and at the end), or says
+// why no image may have it. The top is ".".
 func cleanName(name string) (string, error) {
 	switch {
 	case name == "":
 		return "", errors.New("it has no name")
 	case len(name) > maxName:
 		return "", errors.New("its name is too long")
-	case name[0] == '/':
-		return "", errors.New("its name is absolute")
 	case strings.ContainsRune(name, 0):
 		return "", errors.New("its name holds a NUL byte")
 	}
@@ -351,7 +380,7 @@ func cleanName(name string) (string, error) {
 			return "", errors.New("a part of its name is longer than 255 bytes")
 		}
 	}
-	return path.Clean(name), nil
+	return path.Clean(cmp.Or(strings.TrimLeft(name, "/"), ".")), nil
 }
 
 // counting counts what is read, up to a limit.

@@ -112,7 +112,7 @@ func (m *manifest) complete(role Role) error {
 		return state.Errorf(state.ErrInvalid, "the image file holds no rootfs directory")
 	}
 	for target, t := range m.metadata.Templates {
-		if !m.templates[t.Template] {
+		if !m.templates[t.Template] && t.rendered() {
 			return state.Errorf(state.ErrInvalid, "the template of %s is missing: there is no templates/%s", shown(target), t.Template)
 		}
 	}

@@ -35,6 +35,8 @@ type Metadata struct {
 
 // Template says when and from what a file in the container is rendered.
 type Template struct {
+	// Images of stock tools have triggers besides the known ones, such as ""; on
+	// those nothing is rendered.
 	When []Trigger `yaml:"when" json:"when"`
 	// CreateOnly says to leave a file alone that exists already.
 	CreateOnly bool `yaml:"create_only,omitempty" json:"create_only"`
@@ -90,6 +92,13 @@ func readLimitedIn(root *os.Root, name string, limit int64) ([]byte, error) {
 	return root.ReadFile(name)
 }
 
+// rendered reports whether some trigger calls for t.
+func (t Template) rendered() bool {
+	return slices.ContainsFunc(t.When, func(when Trigger) bool {
+		return slices.Contains([]Trigger{TriggerCreate, TriggerCopy, TriggerRename, TriggerStart}, when)
+	})
+}
+
 // Validate reports what is wrong with m, as state.ErrInvalid.
 func (m Metadata) Validate() error {
 	invalid := func(format string, args ...any) error {
@@ -112,6 +121,7 @@ func (m Metadata) Validate() error {
 		switch {
 		case !path.IsAbs(target) || path.Clean(target) != target || target == "/" || !isText(target) || len(target) > maxName:
 			return invalid("template path %s: want an absolute path of a file, without \"..\" or doubled slashes", shown(target))
+		case t.Template == "" && !t.rendered():
 		case t.Template == "" || !fs.ValidPath(t.Template) || t.Template == "." || !isText(t.Template) || len(t.Template) > maxName:
 			return invalid("template %s: want the name of a file in templates/, not %s", shown(target), shown(t.Template))
 		}
@@ -119,10 +129,8 @@ func (m Metadata) Validate() error {
 			return invalid("template %s: property %w", shown(target), err)
 		}
 		for _, when := range t.When {
-			switch when {
-			case TriggerCreate, TriggerCopy, TriggerRename, TriggerStart:
-			default:
-				return invalid("template %s: unknown \"when\" %s: use create, copy, rename or start", shown(target), shown(string(when)))
+			if !isText(string(when)) {
+				return invalid("template %s: \"when\" %s is not text", shown(target), shown(string(when)))
 			}
 		}
 	}
@@ -174,7 +182,7 @@ func (m Metadata) Encode() ([]byte, error) {
 		t := m.Templates[target]
 		fmt.Fprintf(&out, "  %s:\n    when: [", quoted(target))
 		for i, when := range t.When {
-			out.WriteString([]string{"", ", "}[min(i, 1)] + string(when))
+			out.WriteString([]string{"", ", "}[min(i, 1)] + quoted(string(when)))
 		}
 		fmt.Fprintf(&out, "]\n    create_only: %t\n    template: %s\n", t.CreateOnly, quoted(t.Template))
 		texts("    ", "properties", t.Properties)

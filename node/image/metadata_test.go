@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster/state"
 )
@@ -40,10 +41,21 @@ func TestParseMetadata(t *testing.T) {
 				"release": "22.10", "octal": "012", "date": "2024-01-02", "yes": "true", "no": "", "none": "", "big": "1e3", "text": "two\nlines\n",
 			}},
 		},
-		"dates as texts and fractions": {"architecture: i686\ncreation_date: \"12\"\nexpiry_date: 13.7\n", Metadata{Architecture: "i686", CreationDate: 12, ExpiryDate: 13}},
-		"keys of newer writers":        {"architecture: x86_64\nname: x\nfuture: {a: [1, 2]}\n", Metadata{Architecture: "x86_64"}},
-		"nothing but an architecture":  {"architecture: amd64", Metadata{Architecture: "x86_64"}},
-		"empty maps":                   {"architecture: x86_64\nproperties:\ntemplates: {}\n", Metadata{Architecture: "x86_64", Properties: map[string]string{}, Templates: map[string]Template{}}},
+		"dates as texts and fractions":      {"architecture: i686\ncreation_date: \"12\"\nexpiry_date: 13.7\n", Metadata{Architecture: "i686", CreationDate: 12, ExpiryDate: 13}},
+		"keys of newer writers":             {"architecture: x86_64\nname: x\nfuture: {a: [1, 2]}\n", Metadata{Architecture: "x86_64"}},
+		"nothing but an architecture":       {"architecture: amd64", Metadata{Architecture: "x86_64"}},
+		"empty maps":                        {"architecture: x86_64\nproperties:\ntemplates: {}\n", Metadata{Architecture: "x86_64", Properties: map[string]string{}, Templates: map[string]Template{}}},
+		"a date of expiry that never comes": {"architecture: x86_64\nexpiry_date: -1\n", Metadata{Architecture: "x86_64"}},
+		"triggers that nobody pulls": {
+			"architecture: x86_64\ntemplates:\n  /a: {when: [\"\"], template: a}\n  /b: {when: [boot, start], template: b}\n  /c: {when: , template: \"\"}\n",
+			Metadata{Architecture: "x86_64", Templates: map[string]Template{
+				"/a": {When: []Trigger{""}, Template: "a"}, "/b": {When: []Trigger{"boot", TriggerStart}, Template: "b"}, "/c": {},
+			}},
+		},
+		"paths that are not clean": {
+			"architecture: x86_64\ntemplates:\n  etc/a: {template: a}\n  //etc//x/../b: {template: b}\n",
+			Metadata{Architecture: "x86_64", Templates: map[string]Template{"/etc/a": {Template: "a"}, "/etc/b": {Template: "b"}}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseMetadata([]byte(tc.text))
@@ -52,6 +64,13 @@ func TestParseMetadata(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("ParseMetadata (-want +got):\n%s", diff)
+			}
+			encoded, err := got.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, err := ParseMetadata(encoded); err != nil || !cmp.Equal(got, again, cmpopts.EquateEmpty()) {
+				t.Errorf("after Encode: %v\n%s", err, cmp.Diff(got, again))
 			}
 		})
 	}
@@ -73,7 +92,10 @@ func TestMetadataThatAreRefused(t *testing.T) {
 		"an alias":                      {"architecture: &a x86_64\nproperties: {b: *a}\n", "want a plain value"},
 		"a merge of maps":               {"architecture: x86_64\nproperties:\n  <<: *a\n", "line 3"},
 		"a template without a file":     {"architecture: x86_64\ntemplates: {/a: {when: [start]}}\n", "name of a file"},
-		"a template for no path":        {"architecture: x86_64\ntemplates: {a: {when: [start], template: x}}\n", "absolute path"},
+		"a template for no path":        {"architecture: x86_64\ntemplates: {\"\": {when: [start], template: x}}\n", "absolute path"},
+		"a template that climbs":        {"architecture: x86_64\ntemplates: {a/../../b: {when: [start], template: x}}\n", "absolute path"},
+		"a template's path twice":       {"architecture: x86_64\ntemplates: {/a: {when: [start], template: x}, a: {when: [start], template: x}}\n", "once"},
+		"a trigger that is no text":     {"architecture: x86_64\ntemplates: {/a: {when: [\"a\\0b\"], template: x}}\n", "not text"},
 		"a template for the top":        {"architecture: x86_64\ntemplates: {/: {when: [start], template: x}}\n", "absolute path"},
 		"when that is a word":           {"architecture: x86_64\ntemplates: {/a: {when: start, template: x}}\n", "a list of create"},
 		"create_only that is a word":    {"architecture: x86_64\ntemplates: {/a: {create_only: maybe, template: x}}\n", "true or false"},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,8 @@ import (
 )
 
 // Publish packs a container's tree as a new unified image. The same tree and
-// metadata give the same fingerprint. Device nodes and sockets are left out: an
-// image may not hold them.
+// metadata give the same fingerprint. Sockets and the device nodes in /dev are
+// left out: a container has nothing of either.
 //
 // On failure nothing is kept. A full disk and a file whose owner spec.IDs does
 // not cover are state.ErrConflict.
@@ -147,7 +148,7 @@ func (p *packer) packTemplates(date time.Time) error {
 		}
 	}
 	for target, t := range p.spec.Metadata.Templates {
-		if !held[t.Template] {
+		if !held[t.Template] && t.rendered() {
 			return state.Errorf(state.ErrInvalid, "the template of %s is missing: there is no templates/%s", shown(target), t.Template)
 		}
 	}
@@ -239,8 +240,18 @@ func (p *packer) packEntry(parent int, base, name string) error {
 	case unix.S_IFIFO:
 		header.Typeflag = tar.TypeFifo
 		return p.archive.WriteHeader(header)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		header.Typeflag = tar.TypeChar
+		if kind == unix.S_IFBLK {
+			header.Typeflag = tar.TypeBlock
+		}
+		header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+		if uselessDevice(strings.TrimPrefix(name, "rootfs/"), kind == unix.S_IFCHR, header.Devmajor, header.Devminor) {
+			return nil
+		}
+		return p.archive.WriteHeader(header)
 	}
-	return nil // a device or a socket
+	return nil // a socket
 }
 
 func (p *packer) header(name string, st *unix.Stat_t) (*tar.Header, error) {

@@ -34,9 +34,9 @@ func TestAPublishedTreeComesBack(t *testing.T) {
 				needsProgram(t, "bzip2")
 			}
 			tree := allSorts(t, 100_000)
-			must(t, unix.Mknod(filepath.Join(tree, "device"), unix.S_IFCHR|0o666, 0x103))
+			must(t, unix.Mknod(filepath.Join(tree, "whiteout"), unix.S_IFCHR|0o666, 0))
 			must(t, unix.Mknod(filepath.Join(tree, "socket"), unix.S_IFSOCK|0o666, 0))
-			for _, name := range []string{"device", "socket"} {
+			for _, name := range []string{"whiteout", "socket"} {
 				must(t, os.Lchown(filepath.Join(tree, name), 100_000, 100_000))
 			}
 			must(t, os.Chtimes(tree, timeOf(want["."]), timeOf(want["."])))

@@ -24,8 +24,8 @@ import (
 // of its own: the file comes as a descriptor and the listing goes through a
 // pipe.
 
-// checkSquashfs refuses a root file system that is cut off, holds device nodes
-// or unpacks to too much. It returns the bytes that its files have.
+// checkSquashfs refuses a root file system that is cut off or unpacks to too
+// much. It returns the bytes that its files have.
 func checkSquashfs(ctx context.Context, f *os.File, limits limits) (int64, error) {
 	if err := checkSuperblock(f); err != nil {
 		return 0, err
@@ -36,12 +36,7 @@ func checkSquashfs(ctx context.Context, f *os.File, limits limits) (int64, error
 		if entries++; entries > limits.entries {
 			return state.Errorf(state.ErrInvalid, "the root file system holds more than %d entries", limits.entries)
 		}
-		switch line.kind {
-		case 'c', 'b':
-			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a device node: make the image without device nodes", shown(line.name))
-		case 's':
-			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a socket: make the image without sockets", shown(line.name))
-		case '-':
+		if line.kind == '-' {
 			if total += line.size; total > limits.bytes || line.size > limits.bytes {
 				return state.Errorf(state.ErrInvalid, "the root file system unpacks to more than the %d bytes allowed here (reached at %s)", limits.bytes, shown(line.name))
 			}

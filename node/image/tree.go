@@ -95,6 +95,13 @@ func (t *tree) add(e entry, body io.Reader) error {
 		err = t.special(it, func(parent int, name string) error { return unix.Symlinkat(e.Linkname, parent, name) })
 	case tar.TypeFifo:
 		err = t.special(it, func(parent int, name string) error { return unix.Mknodat(parent, name, unix.S_IFIFO|it.mode, 0) })
+	case tar.TypeChar, tar.TypeBlock:
+		kind := uint32(unix.S_IFCHR)
+		if e.Typeflag == tar.TypeBlock {
+			kind = unix.S_IFBLK
+		}
+		number := int(unix.Mkdev(uint32(e.Devmajor), uint32(e.Devminor)))
+		err = t.special(it, func(parent int, name string) error { return unix.Mknodat(parent, name, kind|it.mode, number) })
 	case tar.TypeLink:
 		err = t.link(it.name, path.Join(base, e.link))
 	default:

@@ -125,7 +125,8 @@ func (s *Store) fillFrom(ctx context.Context, file File, t *tree, dir string) er
 }
 
 // fillSquashfs lets unsquashfs fill an empty directory, and then takes away what
-// an image may not bring: attributes that mean something to the host.
+// a tarball could not have brought either: attributes that mean something to the
+// host, sockets, and device nodes that are of no use.
 func (s *Store) fillSquashfs(ctx context.Context, file *os.File, t *tree, rootfs string) error {
 	size, err := checkSquashfs(ctx, file, s.limits)
 	if err != nil {
@@ -147,8 +148,8 @@ func (s *Store) fillSquashfs(ctx context.Context, file *os.File, t *tree, rootfs
 	return sweep(ctx, rootfs)
 }
 
-// sweep removes the attributes that images do not carry from a tree that nobody
-// else uses, and refuses devices.
+// sweep removes what images do not carry from a tree that nobody else uses:
+// attributes, sockets and useless device nodes.
 func sweep(ctx context.Context, dir string) error {
 	return filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -158,7 +159,17 @@ func sweep(ctx context.Context, dir string) error {
 			return context.Cause(ctx)
 		}
 		if entry.Type()&(fs.ModeDevice|fs.ModeSocket) != 0 {
-			return state.Errorf(state.ErrInvalid, "the root file system holds an entry %s that is a device node or a socket", shown(name))
+			var st unix.Stat_t
+			if err := unix.Lstat(name, &st); err != nil {
+				return &fs.PathError{Op: "lstat", Path: name, Err: err}
+			}
+			relative, err := filepath.Rel(dir, name)
+			if err != nil {
+				return err
+			}
+			if entry.Type()&fs.ModeSocket != 0 || uselessDevice(relative, entry.Type()&fs.ModeCharDevice != 0, int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))) {
+				return os.Remove(name)
+			}
 		}
 		attrs, err := listXattrs(func(buf []byte) (int, error) { return unix.Llistxattr(name, buf) })
 		if err != nil {

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"math"
+	"path"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -74,13 +75,21 @@ func parseMetadata(data []byte) (m Metadata, err error) {
 		case "creation_date":
 			m.CreationDate = d.number(key, value)
 		case "expiry_date":
-			m.ExpiryDate = d.number(key, value)
+			m.ExpiryDate = max(0, d.number(key, value)) // some tools write -1 for never
 		case "properties":
 			m.Properties = d.texts(key, value)
 		case "templates":
 			m.Templates = map[string]Template{}
 			d.fields(key, value, func(target string, value ast.Node) {
-				m.Templates[target] = d.template("template "+shown(target), value)
+				t := d.template("template "+shown(target), value)
+				// Some tools write paths without the slash, or with more than one.
+				if clean := path.Clean(strings.TrimLeft(target, "/")); target != "" && clean != ".." && !strings.HasPrefix(clean, "../") {
+					target = "/" + clean
+				}
+				if _, twice := m.Templates[target]; twice {
+					d.wrong(key, value, "the path "+shown(target)+" once")
+				}
+				m.Templates[target] = t
 			})
 		}
 	})
@@ -111,6 +120,9 @@ func (d *yamlReader) template(what string, node ast.Node) (t Template) {
 		case "properties":
 			t.Properties = d.texts(what+": properties", value)
 		case "when":
+			if _, none := value.(*ast.NullNode); none {
+				return
+			}
 			list, ok := value.(*ast.SequenceNode)
 			if !ok {
 				d.wrong(what+": when", value, "a list of create, copy, rename and start")
