@@ -73,6 +73,7 @@ type Cluster struct {
 	keeper  keeper
 	placing placing
 	seating seating
+	closing closing
 	// removals are those of members that this one carries out.
 	removals removals
 

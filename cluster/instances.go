@@ -269,7 +269,12 @@ func (c *Cluster) start(ctx context.Context, inst *held) error {
 	if inst.Status == state.StatusFrozen {
 		return c.unfreeze(ctx, inst)
 	}
+	started, err := c.closing.starting()
+	if err != nil {
+		return err
+	}
 	volatile, err := c.node.Start(ctx, inst.node)
+	started()
 	if err != nil {
 		return err
 	}
@@ -292,7 +297,12 @@ func (c *Cluster) stop(ctx context.Context, inst *held, how runtime.Stop) error 
 }
 
 func (c *Cluster) restart(ctx context.Context, inst *held, how runtime.Stop) error {
+	started, err := c.closing.starting()
+	if err != nil {
+		return err
+	}
 	volatile, err := c.node.Restart(ctx, inst.node, how)
+	started()
 	if err != nil {
 		if volatile != nil {
 			// It stopped and did not come back.

@@ -299,8 +299,12 @@ func (c *Cluster) happened(ctx context.Context, project, name string, event runt
 		return nil
 	}
 	volatile := c.node.Ended(ctx, expanded)
+	ended := &held{Instance: inst, node: expanded, release: release}
+	if c.closing.is() {
+		return c.recordShutdown(ctx, ended, volatile)
+	}
 	if err := c.record(ctx, inst, state.StatusStopped, volatile, "instance-shutdown"); err != nil {
 		return err
 	}
-	return c.deleteIfEphemeral(ctx, &held{Instance: inst, node: expanded, release: release})
+	return c.deleteIfEphemeral(ctx, ended)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"path/filepath"
@@ -203,16 +204,21 @@ them, on each member. While the daemon runs, set core.https_address instead.`,
 }
 
 func forgetCommand() *cobra.Command {
-	var yes bool
+	var yes, stop bool
 	cmd := &cobra.Command{
 		Use:   "forget",
 		Short: "Make this member, which was removed from its cluster, a server of its own",
 		Long: `forget drops this member's databases and certificates while its daemon is stopped,
 so that it can join a cluster again. It is for a member that was removed while it
-was down. What it has of instances stays on its disk, unknown to anybody.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			dir := directory()
+was down. What it has of instances stays on its disk, unknown to anybody. While
+instances run here it refuses, and names them: --stop-instances stops them first.`,
+		Example: "  musterd cluster forget --yes --stop-instances",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := filepath.Abs(directory())
+			if err != nil {
+				return err
+			}
 			unlock, err := lockDirectory(dir)
 			if err != nil {
 				return fmt.Errorf("the daemon must be stopped first: %w", err)
@@ -221,6 +227,9 @@ was down. What it has of instances stays on its disk, unknown to anybody.`,
 			if !yes {
 				return state.Errorf(state.ErrInvalid, "this drops the member's database and certificates in %s: say --yes", dir)
 			}
+			if err := nothingRuns(cmd, dir, stop); err != nil {
+				return err
+			}
 			if err := writeWhole(filepath.Join(dir, leavingFile), nil); err != nil {
 				return err
 			}
@@ -228,5 +237,23 @@ was down. What it has of instances stays on its disk, unknown to anybody.`,
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&stop, "stop-instances", false, "stop what runs here first")
 	return cmd
+}
+
+// nothingRuns sees to it that nothing runs here that would be nobody's, or says what does.
+func nothingRuns(cmd *cobra.Command, dir string, stop bool) error {
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if !stop {
+		running, err := runningHere(cmd.Context(), dir, log)
+		if err != nil {
+			return err
+		}
+		return refuseWhatRuns(running)
+	}
+	stopped, err := haltHere(cmd.Context(), dir, log)
+	if len(stopped) > 0 && err == nil {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Stopped %s\n", strings.Join(stopped, ", "))
+	}
+	return err
 }

@@ -286,7 +286,7 @@ func (m *member) awaitMembership(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if waiting, err = openLobby(local, errWaiting, m.end); err != nil {
+			if waiting, err = openLobby(local, errWaiting, m.giveUpWaiting); err != nil {
 				return err
 			}
 		}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -15,7 +18,7 @@ import (
 
 // lobby answers on the local socket in place of a member that can't serve: one that
 // waits for the others, or that was removed. It says why, to everybody, and lets
-// musterd shutdown end the daemon.
+// musterd shutdown stop what runs here and end the daemon.
 type lobby struct {
 	server http.Server
 	work   sync.WaitGroup
@@ -24,8 +27,9 @@ type lobby struct {
 
 type because struct{ error }
 
-// openLobby begins to answer; end is called when somebody asks for a shutdown.
-func openLobby(local net.Listener, why error, end func()) (*lobby, error) {
+// openLobby begins to answer; shutDown is called when somebody asks for a shutdown, and says
+// whether the daemon ends.
+func openLobby(local net.Listener, why error, shutDown func(ctx context.Context, stopInstances bool) error) (*lobby, error) {
 	l := &lobby{}
 	l.say(why)
 	lending := &lent{Listener: local}
@@ -34,9 +38,19 @@ func openLobby(local net.Listener, why error, end func()) (*lobby, error) {
 	}
 	l.server = http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost && r.URL.Path == "/internal/shutdown" {
+			var ask rest.InternalShutdown
+			err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&ask)
+			if err != nil {
+				err = state.Errorf(state.ErrInvalid, "the body is no JSON: %w", err)
+			} else {
+				err = shutDown(r.Context(), !ask.KeepInstances)
+			}
+			if err != nil {
+				rest.Refuse(w, err)
+				return
+			}
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write([]byte(`{"type":"sync","status":"Success","status_code":200,"metadata":null}` + "\n"))
-			end()
 			return
 		}
 		rest.Refuse(w, l.why.Load().(because).error)
@@ -65,10 +79,18 @@ var errEnded = errors.New("the daemon was told to end")
 
 // mourn stays on the local socket of a member that was removed, so that whoever asks
 // hears why it is gone, until the daemon is to end.
-func mourn(ctx context.Context, local net.Listener) error {
+func mourn(ctx context.Context, dir string, local net.Listener, log *slog.Logger) error {
 	ended := make(chan struct{})
 	var once sync.Once
-	l, err := openLobby(local, errRemoved, func() { once.Do(func() { close(ended) }) })
+	l, err := openLobby(local, errRemoved, func(ctx context.Context, stopInstances bool) error {
+		if stopInstances {
+			if _, err := haltHere(ctx, dir, log); err != nil {
+				return err
+			}
+		}
+		once.Do(func() { close(ended) })
+		return nil
+	})
 	if err != nil {
 		return err
 	}

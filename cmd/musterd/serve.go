@@ -155,7 +155,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, wit
 		if _, err := socket(); err != nil {
 			return false, err
 		}
-		return false, mourn(ctx, *local)
+		return false, mourn(ctx, dir, *local, log)
 	}
 	if err != nil {
 		return false, err
