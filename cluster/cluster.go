@@ -68,6 +68,7 @@ type Cluster struct {
 	ops      *Operations
 	node     *node.Node
 	locks    locks
+	carrying carrying
 	arrivals arrivals
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
@@ -99,7 +100,10 @@ func New(cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Cluster{cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node}, nil
+	return &Cluster{
+		cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node,
+		carrying: carrying{by: map[string]bool{}, failed: map[string]failure{}, left: make(chan struct{}, 1)},
+	}, nil
 }
 
 // Self is this member's name, as it is now.

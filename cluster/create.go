@@ -84,19 +84,23 @@ func (c *Cluster) CreateInstance(ctx context.Context, spec InstanceSpec) (Operat
 	if err != nil {
 		return OperationInfo{}, err
 	}
+	done := c.carry(plan.command.Intent.ID)
 	err = c.apply(ctx, plan.command)
 	release()
 	if err != nil {
+		done()
 		return OperationInfo{}, err
 	}
 	name := plan.instance.Name
 	info, err := c.ops.Start(ctx, OperationSpec{
 		Description: "Creating instance", Project: spec.Project, Resources: instanceResources(spec.Project, name),
 	}, func(ctx context.Context, op *Operation) error {
+		defer done()
 		return c.create(ctx, plan, op)
 	})
 	if err != nil {
 		c.abandon(ctx, plan)
+		done()
 	}
 	return info, err
 }
@@ -374,8 +378,8 @@ func capital(word string) string {
 	return strings.ToUpper(word[:1]) + word[1:]
 }
 
-// abandon takes a creation back. What can't be taken back now is taken back when
-// the daemon starts next, because the intent stays.
+// abandon takes a creation back. What can't be taken back now is taken back later
+// (tendIntents), because the intent stays.
 func (c *Cluster) abandon(ctx context.Context, plan *createPlan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

@@ -6,30 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"muster/node"
 
 	"muster/state"
 	"muster/state/store"
 )
-
-// begin opens an intent for an instance this caller holds.
-func (c *Cluster) begin(ctx context.Context, inst *held, kind string, input any) (intent string, err error) {
-	intent = uuid.NewString()
-	err = c.apply(ctx, store.Begin{Intent: state.Intent{
-		ID: intent, Member: inst.Location, Kind: kind, Project: inst.Project,
-		Subject: store.SubjectInstance, Name: inst.Name, Input: encodeInput(input),
-	}})
-	return intent, err
-}
-
-// end closes an intent whose work was taken back.
-func (c *Cluster) end(ctx context.Context, intent string) {
-	if err := c.finish(ctx, store.End{ID: intent}); err != nil {
-		c.log.Error("close an intent", "intent", intent, "error", err)
-	}
-}
 
 // DeleteInstance removes a stopped instance with its snapshots in the background.
 func (c *Cluster) DeleteInstance(ctx context.Context, project, name string) (OperationInfo, error) {
@@ -68,10 +49,11 @@ func (c *Cluster) DeleteInstance(ctx context.Context, project, name string) (Ope
 // delete removes an instance that the caller holds. Once begun it is carried
 // through, now or when the daemon starts next.
 func (c *Cluster) delete(ctx context.Context, inst *held) error {
-	intent, err := c.begin(ctx, inst, "delete", nil)
+	intent, done, err := c.beginInstance(ctx, inst, "delete", nil)
 	if err != nil {
 		return err
 	}
+	defer done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
 	if err := c.node.Delete(ctx, inst.node); err != nil {
@@ -139,10 +121,11 @@ func (c *Cluster) rename(ctx context.Context, inst *held, newName string) error 
 		return err
 	}
 	defer unclaim()
-	intent, err := c.begin(ctx, inst, "rename", renameInput{NewName: newName})
+	intent, done, err := c.beginInstance(ctx, inst, "rename", renameInput{NewName: newName})
 	if err != nil {
 		return err
 	}
+	defer done()
 	release, err := c.locks.acquire(ctx, "instance "+node.HostName(inst.Project, newName), "rename")
 	if err != nil {
 		c.end(ctx, intent)

@@ -220,13 +220,13 @@ func (c *Cluster) DeleteImage(ctx context.Context, project, fingerprint string) 
 	return c.ops.Start(ctx, OperationSpec{
 		Description: "Deleting image", Project: project, Resources: imageResources(project, doomed.Fingerprint),
 	}, func(ctx context.Context, _ *Operation) error {
-		intent := uuid.NewString()
-		err := c.apply(ctx, store.Begin{Intent: state.Intent{
-			ID: intent, Member: c.Self(), Kind: "delete", Project: project, Subject: store.SubjectImage, Name: doomed.Fingerprint,
-		}})
+		intent, done, err := c.begin(ctx, state.Intent{
+			Member: c.Self(), Kind: "delete", Project: project, Subject: store.SubjectImage, Name: doomed.Fingerprint,
+		}, nil)
 		if err != nil {
 			return err
 		}
+		defer done()
 		// The record goes first: files without a record are swept at the next
 		// start, a record without files would offer what is not there.
 		if err := c.finish(ctx, store.DeleteImage{Project: project, Fingerprint: doomed.Fingerprint, IntentID: intent}); err != nil {

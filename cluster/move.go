@@ -107,13 +107,14 @@ func (c *Cluster) move(ctx context.Context, project, name, to, newName string, o
 		return err
 	}
 	ran := held.Status != state.StatusStopped
-	intent, err := c.begin(ctx, held, kindMove, moveInput{Target: to, Ran: ran})
+	intent, done, err := c.beginInstance(ctx, held, kindMove, moveInput{Target: to, Ran: ran})
 	// From here on the intent keeps others off; what the instance does by itself is
 	// still recorded.
 	held.release()
 	if err != nil {
 		return err
 	}
+	defer done()
 	left, err := c.handOver(ctx, held, intent, to, ran, op)
 	if err != nil {
 		c.stayHere(ctx, held, intent, to, ran)

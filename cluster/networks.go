@@ -7,8 +7,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/google/uuid"
-
 	"muster/node/network"
 	"muster/state"
 	"muster/state/store"
@@ -223,15 +221,6 @@ func (c *Cluster) putBack(ctx context.Context, before state.Network) {
 	}
 }
 
-// beginNetwork opens an intent for a network.
-func (c *Cluster) beginNetwork(ctx context.Context, held *state.Network, kind string, input any) (string, error) {
-	intent := uuid.NewString()
-	return intent, c.apply(ctx, store.Begin{Intent: state.Intent{
-		ID: intent, Member: c.Self(), Kind: kind, Project: held.Project,
-		Subject: store.SubjectNetwork, Name: held.Name, Input: encodeInput(input),
-	}})
-}
-
 // RenameNetwork gives a network that nothing uses another name.
 func (c *Cluster) RenameNetwork(ctx context.Context, project, name, newName string) error {
 	if err := state.ValidateNetworkName(newName); err != nil {
@@ -251,10 +240,13 @@ func (c *Cluster) RenameNetwork(ctx context.Context, project, name, newName stri
 	if users := c.NetworkUsers(held.Name); len(users) > 0 {
 		return state.Errorf(state.ErrConflict, "network %q is in use by %s", name, users[0])
 	}
-	intent, err := c.beginNetwork(ctx, held, "rename", renameInput{NewName: newName})
+	intent, done, err := c.begin(ctx, state.Intent{
+		Member: c.Self(), Kind: "rename", Project: held.Project, Subject: store.SubjectNetwork, Name: held.Name,
+	}, renameInput{NewName: newName})
 	if err != nil {
 		return err
 	}
+	defer done()
 	if err := c.node.Networks().Rename(ctx, held.On(c.Self()), newName); err != nil {
 		c.putBack(ctx, held.On(c.Self()))
 		c.end(ctx, intent)

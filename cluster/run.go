@@ -21,7 +21,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.node.Networks().Run(ctx) })
 	group.Go(func() error { return c.tellLifecycle(ctx) })
 	group.Go(func() error { return c.tendLocals(ctx) })
-	group.Go(func() error { return c.tendLeftovers(ctx) })
+	group.Go(func() error { return c.tendIntents(ctx) })
 	group.Go(func() error { return c.tendProfiles(ctx) })
 	group.Go(func() error { return c.tendImages(ctx) })
 	group.Go(func() error { return c.dropDeletedImages(ctx) })

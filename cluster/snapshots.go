@@ -81,6 +81,7 @@ func (c *Cluster) createSnapshot(ctx context.Context, snapshot state.Snapshot) e
 	}
 	defer inst.release()
 	intent := uuid.NewString()
+	defer c.carry(intent)()
 	err = c.apply(ctx, store.CreateSnapshot{
 		Snapshot: snapshot,
 		Intent:   &state.Intent{ID: intent, Kind: "create", Member: inst.Location},
@@ -98,7 +99,7 @@ func (c *Cluster) createSnapshot(ctx context.Context, snapshot state.Snapshot) e
 }
 
 // dropSnapshot removes a snapshot from the host and the record; what fails is
-// done again when the daemon starts next, because the intent stays.
+// done again later (tendIntents), because the intent stays.
 func (c *Cluster) dropSnapshot(ctx context.Context, inst *held, name, intent, event string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 	defer cancel()
@@ -158,13 +159,11 @@ func (c *Cluster) UpdateSnapshot(ctx context.Context, project, instance, name st
 	})
 }
 
-// beginSnapshot opens an intent for a snapshot.
-func (c *Cluster) beginSnapshot(ctx context.Context, inst *held, snapshot, kind string, input any) (string, error) {
-	intent := uuid.NewString()
-	return intent, c.apply(ctx, store.Begin{Intent: state.Intent{
-		ID: intent, Member: inst.Location, Kind: kind, Project: inst.Project,
-		Subject: store.SubjectSnapshot, Name: inst.Name + "/" + snapshot, Input: encodeInput(input),
-	}})
+// beginSnapshot opens an intent for a snapshot of an instance that the caller holds.
+func (c *Cluster) beginSnapshot(ctx context.Context, inst *held, snapshot, kind string, input any) (id string, done func(), err error) {
+	return c.begin(ctx, state.Intent{
+		Member: inst.Location, Kind: kind, Project: inst.Project, Subject: store.SubjectSnapshot, Name: inst.Name + "/" + snapshot,
+	}, input)
 }
 
 // freeSnapshot returns a snapshot with nothing under way for it.
@@ -198,10 +197,11 @@ func (c *Cluster) RenameSnapshot(ctx context.Context, project, instance, name, n
 			return err
 		}
 		defer inst.release()
-		intent, err := c.beginSnapshot(ctx, inst, name, "rename", renameInput{NewName: newName})
+		intent, done, err := c.beginSnapshot(ctx, inst, name, "rename", renameInput{NewName: newName})
 		if err != nil {
 			return err
 		}
+		defer done()
 		if err := c.node.RenameSnapshot(ctx, inst.node, name, newName); err != nil {
 			c.end(ctx, intent)
 			return err
@@ -228,113 +228,14 @@ func (c *Cluster) deleteSnapshot(ctx context.Context, project, instance, name st
 		return err
 	}
 	defer inst.release()
-	intent, err := c.beginSnapshot(ctx, inst, name, "delete", nil)
+	intent, done, err := c.beginSnapshot(ctx, inst, name, "delete", nil)
 	if err != nil {
 		return err
 	}
+	defer done()
 	if err := c.node.DeleteSnapshot(context.WithoutCancel(ctx), inst.node, name); err != nil {
 		c.end(ctx, intent)
 		return err
 	}
 	return c.finish(ctx, store.DeleteSnapshot{Project: project, Instance: instance, Name: name, IntentID: intent})
-}
-
-// restoreInput is what the intent of a restore keeps.
-type restoreInput struct {
-	Snapshot string `json:"snapshot"`
-	// Running says to start the instance again afterwards.
-	Running bool `json:"running"`
-}
-
-// RestoreSnapshot makes an instance what it was when the snapshot was taken, in
-// the background. A running instance is stopped for it and started again.
-func (c *Cluster) RestoreSnapshot(ctx context.Context, project, instance, name string) (OperationInfo, error) {
-	inst, err := c.Instance(ctx, project, instance)
-	if err != nil {
-		return OperationInfo{}, err
-	}
-	if inst.Busy != "" {
-		return OperationInfo{}, errBusy(inst)
-	}
-	if err := c.freeSnapshot(ctx, project, instance, name); err != nil {
-		return OperationInfo{}, err
-	}
-	return c.ops.Start(ctx, OperationSpec{
-		Description: "Restoring snapshot", Project: project, Resources: snapshotResources(project, instance, name),
-	}, func(ctx context.Context, _ *Operation) error {
-		return c.restore(ctx, project, instance, name)
-	})
-}
-
-func (c *Cluster) restore(ctx context.Context, project, instance, name string) error {
-	inst, err := c.hold(ctx, project, instance, "restore")
-	if err != nil {
-		return err
-	}
-	defer inst.release()
-	snapshot, err := c.Snapshot(ctx, project, instance, name)
-	if err != nil {
-		return err
-	}
-	running := inst.Status != state.StatusStopped
-	intent, err := c.begin(ctx, inst, "restore", restoreInput{Snapshot: name, Running: running})
-	if err != nil {
-		return err
-	}
-	if running {
-		volatile, err := c.node.Stop(ctx, inst.node, forced)
-		if err != nil {
-			c.end(ctx, intent)
-			return err
-		}
-		if err := c.record(ctx, inst.Instance, state.StatusStopped, volatile, ""); err != nil {
-			return err
-		}
-	}
-	// From here on it is carried through: half a restore helps nobody.
-	ctx = context.WithoutCancel(ctx)
-	if err := c.node.Restore(ctx, inst.node, name); err != nil {
-		c.end(ctx, intent)
-		return err
-	}
-	if err := c.recordRestore(ctx, inst.Instance, snapshot, intent); err != nil {
-		return err
-	}
-	if !running {
-		return nil
-	}
-	fresh, err := c.Instance(ctx, project, instance)
-	if err != nil {
-		return err
-	}
-	expanded, err := nodeInstance(c.store.View(), fresh)
-	if err != nil {
-		return err
-	}
-	return c.start(ctx, &held{Instance: fresh, node: expanded})
-}
-
-// recordRestore gives the instance the snapshot's configuration and ends the
-// intent.
-func (c *Cluster) recordRestore(ctx context.Context, inst *state.Instance, snapshot *state.Snapshot, intent string) error {
-	config := state.Config{}
-	for key, value := range snapshot.Config {
-		if !strings.HasPrefix(key, "volatile.") {
-			config[key] = value
-		}
-	}
-	now, err := c.store.View().Instance(inst.Project, inst.Name)
-	if err != nil {
-		return err
-	}
-	for key, value := range now.Config {
-		if strings.HasPrefix(key, "volatile.") {
-			config[key] = value
-		}
-	}
-	return c.finish(ctx, store.UpdateInstance{
-		Project: inst.Project, Name: inst.Name, Architecture: snapshot.Architecture, Description: snapshot.Description,
-		Ephemeral: snapshot.Ephemeral, Config: config, Devices: snapshot.Devices, Profiles: snapshot.Profiles,
-		IntentID: intent, Hint: store.Hint{Action: "instance-restored", Context: map[string]any{"snapshot": snapshot.Name}},
-	})
 }

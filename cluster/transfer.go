@@ -328,18 +328,3 @@ func (c *Cluster) resumeLeftover(ctx context.Context, intent *state.Intent) erro
 	}
 	return c.dropLeftover(ctx, intent)
 }
-
-// tendLeftovers removes, until ctx ends, what moves left here that could not be removed
-// at once.
-func (c *Cluster) tendLeftovers(ctx context.Context) error {
-	return every(ctx, localsEvery, func() {
-		for _, intent := range c.store.View().Intents(c.Self()) {
-			if intent.Subject != store.SubjectLeftover {
-				continue
-			}
-			if err := c.resumeLeftover(ctx, intent); err != nil && ctx.Err() == nil {
-				c.log.Error("remove what a move left here", "instance", intent.Name, "error", err)
-			}
-		}
-	})
-}

@@ -33,6 +33,13 @@ func (n *Node) Logs(inst Instance) ([]string, error) {
 	return names, nil
 }
 
+// Used says whether the instance was ever started here, or had a command run in it: such
+// an instance was created to its end.
+func (n *Node) Used(inst Instance) (bool, error) {
+	names, err := n.Logs(inst)
+	return len(names) > 0, err
+}
+
 // OpenLog opens one of them for reading.
 func (n *Node) OpenLog(inst Instance, name string) (*os.File, error) {
 	path, err := n.logPath(inst, name)

@@ -209,6 +209,11 @@ func (a *app) finish(ctx context.Context, op *client.Operation, title string) er
 	if ctx.Err() != nil && err != nil {
 		return a.abandon(ctx, op)
 	}
+	// The server did what it could, and says what it left out.
+	warnings, _ := op.Metadata["warnings"].([]any)
+	for _, warning := range warnings {
+		fmt.Fprintln(a.stderr, "Warning:", warning)
+	}
 	return err
 }
 

@@ -127,8 +127,11 @@ func TestCommands(t *testing.T) {
 		"what came to its end is not renewed": {
 			[]Command{begin(SubjectLeftover, "b8/cat", "delete"), End{ID: "deleteb8/cat"}}, Renew{ID: "deleteb8/cat", NewID: "third"}, state.ErrNotFound, `intent "deleteb8/cat" not found`,
 		},
-		"only leftovers are renewed": {
-			append(instance("b13"), begin(SubjectInstance, "b13", "start")), Renew{ID: "startb13", NewID: "fourth"}, state.ErrInvalid, "not about a leftover",
+		"what is under way for an instance is renewed, too": {
+			append(instance("b13"), begin(SubjectInstance, "b13", "start"), Renew{ID: "startb13", NewID: "fourth"}), End{ID: "startb13"}, state.ErrNotFound, `intent "startb13" not found`,
+		},
+		"and the instance stays busy with it": {
+			append(instance("b14"), begin(SubjectInstance, "b14", "start"), Renew{ID: "startb14", NewID: "fifth"}), begin(SubjectInstance, "b14", "stop"), state.ErrConflict, "start is under way",
 		},
 		"an intent ends for its own subject": {
 			join(instance("b9"), instance("b10"), []Command{begin(SubjectInstance, "b9", "stop")}), SetInstanceState{Project: project, Name: "b10", IntentID: "stopb9"}, state.ErrConflict, `is not about instance "b10"`,

@@ -64,6 +64,9 @@ type UpdateInstance struct {
 	Profiles     []string
 	// Need is kept when zero.
 	Need state.Resources
+	// AnyTarget lets devices name networks and storage pools that are no longer there, as
+	// those of a snapshot may.
+	AnyTarget bool
 	// IntentID, when not empty, is the intent that ends with this command.
 	IntentID       string
 	ExpectRevision state.Revision
@@ -266,8 +269,10 @@ func (c UpdateInstance) apply(ctx context.Context, t *tx) error {
 	if err := t.settleInstance(ctx, i, c.IntentID); err != nil {
 		return err
 	}
-	if err := t.deviceTargets(ctx, i.Project, c.Devices); err != nil {
-		return err
+	if !c.AnyTarget {
+		if err := t.deviceTargets(ctx, i.Project, c.Devices); err != nil {
+			return err
+		}
 	}
 	same := slices.Equal(i.Profiles, c.Profiles)
 	i.Architecture, i.Description, i.Ephemeral, i.Busy = c.Architecture, c.Description, c.Ephemeral, ""

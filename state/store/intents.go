@@ -40,9 +40,9 @@ type End struct {
 	Hint Hint
 }
 
-// Renew gives the open intent for a leftover another ID, so that no command that knows it
-// by the one it had can end it any more. An intent that is not open is ErrNotFound, one
-// for something else ErrInvalid.
+// Renew gives an open intent another ID, so that no command that knows it by the one it
+// had can end it any more. An intent that is not open is ErrNotFound. An image that the
+// intent held is free from then on: the creation is not carried on.
 type Renew struct {
 	ID    string
 	NewID string
@@ -86,9 +86,6 @@ func (c Renew) apply(ctx context.Context, t *tx) error {
 	intent, err := t.intent(ctx, c.ID)
 	if err != nil {
 		return err
-	}
-	if intent.Subject != SubjectLeftover {
-		return state.Errorf(state.ErrInvalid, "intent %q is about a %s, not about a leftover", c.ID, intent.Subject)
 	}
 	if err := t.closeIntent(ctx, intent); err != nil {
 		return err
