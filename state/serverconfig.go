@@ -19,7 +19,7 @@ var serverKeys = table{
 		{Name: "cluster.images_minimal_replica", Help: "members that keep each image; -1 is all", Default: "3", check: allOr(aNumber(1, 100))},
 		{Name: "cluster.virtual_address", Help: "address/prefix that one online member holds, for clients that know one endpoint", check: aPrefix},
 		{Name: "cluster.virtual_address.interface", Help: "interface of this member that takes it; empty is the one with this member's own address", Member: true},
-		{Name: "images.compression_algorithm", Help: "compression of published images", Default: "gzip", check: oneOf("gzip", "zstd", "xz", "bzip2", "none")},
+		{Name: "images.compression_algorithm", Help: "compression of published images, with options such as \"gzip --rsyncable\"", Default: "gzip", check: compression},
 		{Name: "user.", Help: "anything you like", lines: true},
 	},
 	missing: []string{

@@ -14,7 +14,7 @@ func TestServerConfig(t *testing.T) {
 		"a misspelt key":                 {Config{"core.http_address": ":1"}, `unknown server key "core.http_address": did you mean "core.https_address"?`},
 		"a key of LXD that is not built": {Config{"core.proxy_http": "http://x"}, `server key "core.proxy_http" is not supported by muster: leave it out`},
 		"a bad number":                   {Config{"core.shutdown_timeout": "soon"}, `server key "core.shutdown_timeout": "soon": want a whole number from 0 to 1440`},
-		"a bad compression":              {Config{"images.compression_algorithm": "zip"}, `server key "images.compression_algorithm": "zip": want gzip, zstd, xz, bzip2, none`},
+		"a bad compression":              {Config{"images.compression_algorithm": "zip"}, `server key "images.compression_algorithm": unknown compression algorithm "zip": use gzip, xz, zstd, bzip2, lzma or none`},
 		"an address of two lines":        {Config{"core.https_address": ":1\n:2"}, `server key "core.https_address": its value has a line break or another control character; take that away`},
 	} {
 		t.Run(name, func(t *testing.T) { wantError(t, name, ValidateServerConfig(tc.config), tc.want) })

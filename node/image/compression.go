@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 
 	"muster/state"
 )
@@ -48,6 +49,9 @@ var magics = []struct {
 	{"\xfd7zXZ\x00", format{XZ, tarball}},
 	{"\x28\xb5\x2f\xfd", format{Zstd, tarball}},
 	{"BZh", format{Bzip2, tarball}},
+	// The properties that every writer of lzma uses, and a dictionary of at
+	// least 64 KiB. The format has no magic number (file(1) looks for the same).
+	{"\x5d\x00\x00", format{LZMA, tarball}},
 	{"hsqs", format{None, squashfs}},
 	{"QFI\xfb", format{None, disk}},
 }
@@ -70,7 +74,8 @@ func (f format) ending() string {
 }
 
 func (c Compression) ending() string {
-	switch c {
+	algorithm, _ := c.split()
+	switch algorithm {
 	case Gzip:
 		return ".tar.gz"
 	case XZ:
@@ -79,6 +84,8 @@ func (c Compression) ending() string {
 		return ".tar.zst"
 	case Bzip2:
 		return ".tar.bz2"
+	case LZMA:
+		return ".tar.lzma"
 	}
 	return ".tar"
 }
@@ -114,6 +121,15 @@ func decompress(ctx context.Context, r io.Reader, c Compression) (io.ReadCloser,
 			return pipeThrough(ctx, r, c, path, "-dc", "-q", "-T0", "--memlimit-decompress="+maxXZMemory)
 		}
 		z, err := xz.NewReader(bufio.NewReaderSize(r, chunkSize))
+		if err != nil {
+			return nil, broken(c, err)
+		}
+		return &decoded{Reader: z, close: func() error { return nil }, compression: c}, nil
+	case LZMA:
+		if path, err := exec.LookPath("xz"); err == nil {
+			return pipeThrough(ctx, r, c, path, "-dc", "-q", "--format=lzma", "--memlimit-decompress="+maxXZMemory)
+		}
+		z, err := lzma.NewReader(bufio.NewReaderSize(r, chunkSize))
 		if err != nil {
 			return nil, broken(c, err)
 		}
@@ -227,95 +243,4 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	b.left -= len(keep)
 	_, _ = b.Buffer.Write(keep)
 	return len(p), nil
-}
-
-// compress returns a writer that compresses into w. Its Close ends the data and
-// waits for everything to be written; it does not close w. The same input gives
-// the same output.
-func compress(ctx context.Context, w io.Writer, c Compression) (io.WriteCloser, error) {
-	switch c {
-	case Gzip, "":
-		return gzip.NewWriterLevel(w, gzip.DefaultCompression)
-	case Zstd:
-		return zstd.NewWriter(w)
-	case XZ:
-		if path, err := exec.LookPath("xz"); err == nil {
-			return pourThrough(ctx, w, path, "-zc", "-q", "-T2", "--block-size=16MiB")
-		}
-		return xz.NewWriter(w)
-	case Bzip2:
-		path, err := exec.LookPath("bzip2")
-		if err != nil {
-			return nil, state.Errorf(state.ErrInvalid, "compressing with bzip2 needs the program bzip2, which is not installed on this member: use gzip, zstd, xz or none")
-		}
-		return pourThrough(ctx, w, path, "-zc", "-q")
-	case None:
-		return unclosed{w}, nil
-	}
-	return nil, state.Errorf(state.ErrInvalid, "unknown compression algorithm %q: use gzip, zstd, xz, bzip2 or none", c)
-}
-
-type unclosed struct{ io.Writer }
-
-func (unclosed) Close() error { return nil }
-
-// sink is a filter that runs as another process, from its writing end.
-type sink struct {
-	io.WriteCloser
-	cmd    *exec.Cmd
-	cancel context.CancelFunc
-	out    *failing
-	said   bytes.Buffer
-	close  func() error
-}
-
-// pourThrough starts a program that writes to w what it makes of its input.
-func pourThrough(ctx context.Context, w io.Writer, path string, args ...string) (*sink, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	s := &sink{cmd: exec.CommandContext(ctx, path, args...), cancel: cancel, out: &failing{w: w}}
-	s.cmd.Stdout = s.out
-	s.cmd.Stderr = &limitedBuffer{Buffer: &s.said, left: 4096}
-	s.cmd.Env = programEnv()
-	s.close = sync.OnceValue(s.finish)
-	in, err := s.cmd.StdinPipe()
-	if err == nil {
-		s.WriteCloser = in
-		err = s.cmd.Start()
-	}
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("start %s: %w", path, err)
-	}
-	return s, nil
-}
-
-// Close ends the input and waits for the output to be written.
-func (s *sink) Close() error { return s.close() }
-
-func (s *sink) finish() error {
-	defer s.cancel()
-	err := s.WriteCloser.Close()
-	if waitErr := s.cmd.Wait(); waitErr != nil {
-		err = fmt.Errorf("%s: %w: %s", s.cmd.Path, waitErr, strings.TrimSpace(s.said.String()))
-	}
-	// A full disk ends the program too; the disk is what the caller must hear of.
-	if s.out.err != nil {
-		return s.out.err
-	}
-	return err
-}
-
-// failing remembers the first error of a writer. It is read only after the
-// goroutine that writes has ended.
-type failing struct {
-	w   io.Writer
-	err error
-}
-
-func (f *failing) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	if err != nil && f.err == nil {
-		f.err = err
-	}
-	return n, err
 }

@@ -11,6 +11,7 @@ package image
 import (
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"muster/state"
@@ -120,29 +121,38 @@ func (f Files) Close() error {
 	return first
 }
 
-// Compression names a way to compress a tarball.
+// Compression is a way to compress a tarball: the name of an algorithm, which
+// options may follow ("xz -1").
 type Compression string
 
-// The compressions of published images; the values are those of the server key
+// The algorithms of published images; the values are those of the server key
 // images.compression_algorithm.
 const (
 	Gzip  Compression = "gzip"
 	Zstd  Compression = "zstd"
 	XZ    Compression = "xz"
 	Bzip2 Compression = "bzip2"
+	LZMA  Compression = "lzma"
 	None  Compression = "none"
 )
 
 // ParseCompression reads the value of images.compression_algorithm; the empty
 // string means gzip. Anything unknown is state.ErrInvalid.
-func ParseCompression(name string) (Compression, error) {
-	switch c := Compression(name); c {
-	case "":
-		return Gzip, nil
-	case Gzip, Zstd, XZ, Bzip2, None:
-		return c, nil
+func ParseCompression(text string) (Compression, error) {
+	algorithm, options, err := state.ParseCompression(text)
+	if err != nil {
+		return "", err
 	}
-	return "", state.Errorf(state.ErrInvalid, "unknown compression algorithm %q: use gzip, zstd, xz, bzip2 or none", name)
+	return Compression(strings.Join(append([]string{algorithm}, options...), " ")), nil
+}
+
+// split returns the algorithm and its options.
+func (c Compression) split() (algorithm Compression, options []string) {
+	words := strings.Fields(string(c))
+	if len(words) == 0 {
+		return Gzip, nil
+	}
+	return Compression(words[0]), words[1:]
 }
 
 // PublishSpec says what image to make.

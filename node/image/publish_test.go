@@ -28,10 +28,10 @@ var published = Metadata{Architecture: "x86_64", CreationDate: 1_700_000_000, Pr
 func TestAPublishedTreeComesBack(t *testing.T) {
 	needsRoot(t)
 	want := facts(t, allSorts(t, 0))
-	for _, c := range []Compression{"", Gzip, Zstd, XZ, Bzip2, None} {
+	for _, c := range []Compression{"", Gzip, Zstd, XZ, Bzip2, LZMA, None, "gzip --rsyncable", "xz -1", "zstd -19 --long", "lzma -0", "bzip2 -9"} {
 		t.Run("compressed by "+string(c), func(t *testing.T) {
-			if c == Bzip2 {
-				needsProgram(t, "bzip2")
+			if name, options := c.split(); name == Bzip2 || name == LZMA || len(options) > 0 {
+				needsProgram(t, compressing[name][0])
 			}
 			tree := allSorts(t, 100_000)
 			must(t, unix.Mknod(filepath.Join(tree, "whiteout"), unix.S_IFCHR|0o666, 0))
@@ -74,7 +74,7 @@ func timeOf(f fact) time.Time { return time.Unix(f.Seconds, 0) }
 
 func TestTheSameTreeGivesTheSameImage(t *testing.T) {
 	needsRoot(t)
-	for _, c := range []Compression{Gzip, Zstd, XZ} {
+	for _, c := range []Compression{Gzip, Zstd, XZ, LZMA, "gzip -9", "xz -1"} {
 		var fingerprints []string
 		for range 2 {
 			info, err := openStore(t).Publish(t.Context(), PublishSpec{RootFS: allSorts(t, 0), Metadata: published, Compression: c})

@@ -172,7 +172,7 @@ func TestEveryFormatUnpacksToWhatWasPacked(t *testing.T) {
 		out := filepath.Join(work, name)
 		args := slices.Concat(tarOptions, []string{"-f", out}, options)
 		if program != "" {
-			needsProgram(t, program)
+			needsProgram(t, strings.Fields(program)[0])
 			args = append([]string{"-I", program}, args...)
 		}
 		run(t, "tar", args...)
@@ -191,6 +191,7 @@ func TestEveryFormatUnpacksToWhatWasPacked(t *testing.T) {
 		"xz":                       {pack("a.tar.xz", "xz", whole...)},
 		"zstd":                     {pack("a.tar.zst", "zstd", whole...)},
 		"bzip2":                    {pack("a.tar.bz2", "bzip2", whole...)},
+		"lzma":                     {pack("a.tar.lzma", "xz --format=lzma", whole...)},
 		"the old format of tar":    {pack("gnu.tar", "", append([]string{"--format=pax", "--sparse"}, whole...)...)},
 		"split, a tarball":         {metadata, pack("r.tar.gz", "gzip", rootfs...)},
 		"split, a tarball of zstd": {metadata, pack("r.tar.zst", "zstd", rootfs...)},

@@ -388,12 +388,8 @@ func (x images) export(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if len(parts) == 1 {
-		name := found.Filename
-		if name == "" {
-			name = parts[0].Name
-		}
 		// When this member's copy was written is no news of the image, and differs by member.
-		return file{content: parts[0], name: name, modified: found.UploadedAt}, nil
+		return file{content: parts[0], name: parts[0].Name, modified: found.UploadedAt}, nil
 	}
 	return splitExport{parts}, nil
 }

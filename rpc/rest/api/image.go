@@ -51,7 +51,7 @@ type ImagesPost struct {
 	ImagePut
 	Filename string            `json:"filename"`
 	Source   *ImagesPostSource `json:"source"`
-	// CompressionAlgorithm is gzip, xz, zstd, bzip2, lzma or none.
+	// CompressionAlgorithm is gzip, xz, zstd, bzip2, lzma or none, with options as in "xz -1".
 	CompressionAlgorithm string       `json:"compression_algorithm"`
 	Aliases              []ImageAlias `json:"aliases"`
 }
