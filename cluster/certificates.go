@@ -23,18 +23,18 @@ func (c *Cluster) UpdateCertificate(ctx context.Context, certificate state.Certi
 		Fingerprint: certificate.Fingerprint, Type: certificate.Type, Name: certificate.Name,
 		Restricted: certificate.Restricted, Projects: certificate.Projects, ExpectRevision: expect,
 	})
-	if err == nil && certificate.Restricted && c.cfg.Cut != nil {
-		c.cfg.Cut(certificate.Fingerprint)
+	if err == nil && (certificate.Restricted || certificate.Type != "client") {
+		c.revoke(ctx, certificate.Fingerprint)
 	}
 	return err
 }
 
 // DeleteCertificate trusts a certificate no longer: its holder is out at once,
-// open streams included.
+// open streams included, and with it whoever has a secret that it made.
 func (c *Cluster) DeleteCertificate(ctx context.Context, fingerprint string, expect state.Revision) error {
 	err := c.apply(ctx, store.DeleteCertificate{Fingerprint: fingerprint, ExpectRevision: expect})
-	if err == nil && c.cfg.Cut != nil {
-		c.cfg.Cut(fingerprint)
+	if err == nil {
+		c.revoke(ctx, fingerprint)
 	}
 	return err
 }
@@ -69,14 +69,11 @@ type tokenInput struct {
 // token up. Of several who show it exactly one gets in. A token whose operation
 // was cancelled is withdrawn.
 func (c *Cluster) UseToken(ctx context.Context, token state.Token, certificate state.Certificate) error {
-	op, err := c.ops.Get(token.Operation)
-	if err != nil || op.Final() {
-		if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
-			return err
-		}
-		return state.Errorf(state.ErrForbidden, "this token was withdrawn: ask for a new one")
+	maker, err := c.makerOf(ctx, &token)
+	if err != nil {
+		return err
 	}
-	err = c.apply(ctx, store.ConsumeToken{ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Certificate: &certificate})
+	err = c.apply(ctx, store.ConsumeToken{ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Maker: maker, Certificate: &certificate})
 	if err != nil {
 		return err
 	}
@@ -84,4 +81,26 @@ func (c *Cluster) UseToken(ctx context.Context, token state.Token, certificate s
 		c.log.Warn("finish the operation of a token", "operation", token.Operation, "error", err)
 	}
 	return nil
+}
+
+// makerOf is the fingerprint of the client certificate that made a token, or empty for the
+// local socket. A token whose operation has ended was withdrawn: it is forgotten, and
+// refused with ErrForbidden.
+func (c *Cluster) makerOf(ctx context.Context, token *state.Token) (string, error) {
+	op, err := c.ops.Get(token.Operation)
+	if errors.Is(err, state.ErrNotFound) && c.Clustered() {
+		// Another member may have made it just now: then the token has come by the one
+		// log, and its operation is still to come by the other.
+		if err := c.cfg.Coord.Barrier(ctx); err != nil {
+			return "", err
+		}
+		op, err = c.ops.Get(token.Operation)
+	}
+	if err == nil && !op.Final() {
+		return op.Requestor.Fingerprint(), nil
+	}
+	if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
+		return "", err
+	}
+	return "", state.Errorf(state.ErrForbidden, "this token was withdrawn: ask for a new one")
 }

@@ -56,7 +56,7 @@ type Config struct {
 	// Listen moves the one port to an address; Cut closes the connections made
 	// with a client certificate. Either may be nil.
 	Listen func(ctx context.Context, address string) error
-	Cut    func(fingerprint string)
+	Cut    func(whose func(fingerprint string) bool)
 	Log    *slog.Logger
 }
 

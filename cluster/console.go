@@ -35,21 +35,21 @@ func (c *Cluster) Console(ctx context.Context, project, name string, width, heig
 		if width > 0 && height > 0 {
 			_ = terminal.Resize(width, height)
 		}
-		ctx, cancel := context.WithCancel(ctx)
+		showing, cancel := context.WithCancel(ctx)
 		defer cancel()
 		pumps := newPumps()
-		pumps.start(func() { consoleControl(ctx, op, terminal) })
+		pumps.start(func() { consoleControl(showing, op, terminal) })
 		pumps.start(func() {
 			toTerminal(terminal, sockets["0"])
 			_ = terminal.Close()
 		})
-		stop := context.AfterFunc(ctx, func() { _ = terminal.Close() })
+		stop := context.AfterFunc(showing, func() { _ = terminal.Close() })
 		defer stop()
 		_ = toSocket(sockets["0"], terminal)
 		cancel()
 		op.closeSockets()
 		pumps.wait()
-		return nil
+		return context.Cause(ctx) // nil unless somebody ended it before its client did
 	})
 }
 

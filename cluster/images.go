@@ -278,6 +278,9 @@ func (c *Cluster) UseImageSecret(ctx context.Context, project, fingerprint, secr
 		if op.Final() || op.Class != string(coord.ClassToken) || op.Metadata["secret"] != secret || op.Metadata["fingerprint"] != fingerprint {
 			continue
 		}
+		if !Entitled(c.store.View(), op.Requestor, op.Project) {
+			return false
+		}
 		c.expireSecret(ctx, op.ID)
 		return true
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -154,7 +153,11 @@ type JoinAnswer struct {
 // CheckJoin says why a server that shows a join token could not join with the
 // configuration that it brings, or nil. The token stays good.
 func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
-	if _, err := c.joinToken(ctx, ask.Name, ask.Secret, ask.Protocol); err != nil {
+	token, err := c.joinToken(ctx, ask.Name, ask.Secret, ask.Protocol)
+	if err == nil {
+		_, err = c.makerOf(ctx, token)
+	}
+	if err != nil {
 		return err
 	}
 	if err := ask.Schema.Check(c.store.View().Schema()); err != nil {
@@ -168,6 +171,10 @@ func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
 // when anything is wrong.
 func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer, error) {
 	token, err := c.joinToken(ctx, join.Name, join.Secret, join.Protocol)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	maker, err := c.makerOf(ctx, token)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
@@ -204,7 +211,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		config[store.WitnessKey] = "true"
 	}
 	err = c.apply(ctx, store.ConsumeToken{
-		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Settings: map[string]string{"core.https_address": join.Address},
+		ID: token.ID, SecretHash: token.SecretHash, Now: c.now(), Maker: maker, Settings: map[string]string{"core.https_address": join.Address},
 		Pools: join.Pools, Networks: join.Networks, Schema: join.Schema,
 		Member: &state.Member{
 			ID: join.MemberID, Name: join.Name, Address: join.Address, Architecture: join.Architecture, Capacity: join.Capacity, Certificate: string(certificate), CreatedAt: c.now(), Config: config,
@@ -302,22 +309,7 @@ func (c *Cluster) joinToken(ctx context.Context, name, secret string, protocol i
 	case protocol != JoinProtocol:
 		return nil, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", protocol, JoinProtocol)
 	}
-	op, err := c.ops.Get(token.Operation)
-	if errors.Is(err, state.ErrNotFound) {
-		// Another member may have made it just now: then the token has come by the one
-		// log, and its operation is still to come by the other.
-		if err := c.cfg.Coord.Barrier(ctx); err != nil {
-			return nil, err
-		}
-		op, err = c.ops.Get(token.Operation)
-	}
-	if err == nil && !op.Final() {
-		return token, nil
-	}
-	if err := c.apply(ctx, store.DeleteToken{ID: token.ID}); err != nil && !errors.Is(err, state.ErrNotFound) {
-		return nil, err
-	}
-	return nil, state.Errorf(state.ErrForbidden, "this join token was withdrawn: ask for a new one, which \"muster cluster add\" makes on a member")
+	return token, nil
 }
 
 // tokenOf finds the join token that has the secret, or nil.

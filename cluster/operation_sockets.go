@@ -161,7 +161,7 @@ type SocketClaim struct {
 
 // Claim checks the secret of a websocket before the connection is upgraded.
 // Each socket can be claimed once: attach a connection or release the claim.
-// A wrong secret is ErrForbidden; an operation that is unknown, or not run by
+// A wrong secret is ErrForbidden, and so is one of a client that is not trusted any more; an operation that is unknown, or not run by
 // this member, is ErrNotFound; one that has ended or is no websocket operation
 // is ErrConflict, and so is a socket that is connected already.
 func (o *Operations) Claim(id, secret string) (*SocketClaim, error) {
@@ -176,6 +176,8 @@ func (o *Operations) Claim(id, secret string) (*SocketClaim, error) {
 		return nil, state.Errorf(state.ErrConflict, "operation %s has ended already: %s", id, registered.Status)
 	case op == nil:
 		return nil, state.Errorf(state.ErrNotFound, "operation %s does not run on this member", id)
+	case !o.cfg.Entitled(registered.Requestor, registered.Project):
+		return nil, errRevoked
 	}
 	for _, socket := range op.sockets {
 		if subtle.ConstantTimeCompare([]byte(socket.secret), []byte(secret)) == 1 {

@@ -17,6 +17,7 @@ import (
 
 	"muster/cluster/coord"
 	"muster/state"
+	"muster/state/store"
 )
 
 // OperationInfo is a background operation as clients see it (LXD REST API,
@@ -40,6 +41,8 @@ type OperationInfo struct {
 	// them here.
 	Project string `json:"-"`
 	Member  string `json:"-"`
+	// Requestor is who began it, or nil.
+	Requestor *state.Requestor `json:"-"`
 }
 
 // Final reports whether the operation has ended.
@@ -104,6 +107,9 @@ type OperationsConfig struct {
 	// Location turns a member's ID into the name clients know; nil means
 	// "none", which is what a server outside a cluster says.
 	Location func(memberID string) string
+	// Entitled reports whether who began an operation may still have what it lets others
+	// in to; nil means always.
+	Entitled func(requestor *state.Requestor, project string) bool
 	// Events receives progress; nil drops it.
 	Events *Events
 	Log    *slog.Logger
@@ -134,6 +140,9 @@ func NewOperations(cfg OperationsConfig) (*Operations, error) {
 	if cfg.Location == nil {
 		cfg.Location = func(string) string { return "none" }
 	}
+	if cfg.Entitled == nil {
+		cfg.Entitled = func(*state.Requestor, string) bool { return true }
+	}
 	if cfg.Events == nil {
 		cfg.Events = NewEvents(EventsConfig{})
 	}
@@ -145,6 +154,7 @@ func NewOperations(cfg OperationsConfig) (*Operations, error) {
 
 var (
 	errStopping  = state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
+	errRevoked   = state.Errorf(state.ErrForbidden, "the client that began this is not trusted any more")
 	errCancelled = state.Errorf(state.ErrConflict, "the operation was cancelled")
 )
 
@@ -159,7 +169,7 @@ func (o *Operations) Start(ctx context.Context, spec OperationSpec, run func(ctx
 	if err := spec.check(run); err != nil {
 		return OperationInfo{}, err
 	}
-	entry, err := o.entry(spec)
+	entry, err := o.entry(ctx, spec)
 	if err != nil {
 		return OperationInfo{}, err
 	}
@@ -194,11 +204,12 @@ func (o *Operations) Start(ctx context.Context, spec OperationSpec, run func(ctx
 	return info, err
 }
 
-func (o *Operations) entry(spec OperationSpec) (coord.StartOperation, error) {
+func (o *Operations) entry(ctx context.Context, spec OperationSpec) (coord.StartOperation, error) {
 	now := time.Now().UTC()
 	op := coord.Operation{
 		ID: uuid.NewString(), Class: spec.Class, Description: spec.Description, Member: o.cfg.Member, Project: spec.Project,
 		Resources: spec.Resources, MayCancel: spec.MayCancel, CreatedAt: now, UpdatedAt: now,
+		Requestor: store.RequestorOf(ctx),
 	}
 	var err error
 	if op.Metadata, err = encodeMetadata(spec.Metadata); err != nil {
@@ -351,6 +362,7 @@ func (o *Operations) showBare(op coord.Operation) OperationInfo {
 		ID: op.ID, Class: string(op.Class), Description: op.Description, CreatedAt: op.CreatedAt, UpdatedAt: op.UpdatedAt,
 		Status: op.Status.String(), StatusCode: int(op.Status), Resources: op.Resources, Metadata: map[string]any{},
 		MayCancel: op.MayCancel, Err: op.Err, Location: o.cfg.Location(op.Member), Project: op.Project, Member: op.Member,
+		Requestor: op.Requestor,
 	}
 	if info.Resources == nil {
 		info.Resources = map[string][]string{}
@@ -430,6 +442,22 @@ func (o *Operations) Cancel(ctx context.Context, id string) error {
 		return state.Errorf(state.ErrUnavailable, "operation %s runs on another member: cancel it there", id)
 	}
 	return o.finish(ctx, coord.FinishOperation{ID: id, Status: coord.Cancelled, Err: errCancelled.Error(), At: time.Now().UTC()})
+}
+
+// registered are the operations of every member as the log has them.
+func (o *Operations) registered() []coord.Operation { return o.cfg.Coord.Operations() }
+
+// revoke ends an operation whose client is not trusted any more: one with websockets if it
+// runs here, a token wherever it was made.
+func (o *Operations) revoke(ctx context.Context, op coord.Operation) error {
+	if live := o.find(op.ID); live != nil {
+		live.cancel(errRevoked)
+		return nil
+	}
+	if op.Class != coord.ClassToken {
+		return nil // its own member ends it
+	}
+	return o.finish(ctx, coord.FinishOperation{ID: op.ID, Status: coord.Cancelled, Err: errRevoked.Error(), At: time.Now().UTC()})
 }
 
 // Finish ends a token operation as used up.

@@ -20,6 +20,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.watch(ctx) })
 	group.Go(func() error { return c.node.Networks().Run(ctx) })
 	group.Go(func() error { return c.tellLifecycle(ctx) })
+	group.Go(func() error { return c.tendRevoked(ctx) })
 	group.Go(func() error { return c.tendLocals(ctx) })
 	group.Go(func() error { return c.tendIntents(ctx) })
 	group.Go(func() error { return c.tendProfiles(ctx) })

@@ -3,6 +3,8 @@ package coord
 import (
 	"encoding/json"
 	"time"
+
+	"muster/state"
 )
 
 // Verdict is what the cluster has decided about a member.
@@ -122,6 +124,9 @@ type Operation struct {
 	// Metadata is a JSON object that clients see. It holds no secret of a
 	// websocket.
 	Metadata json.RawMessage `json:"metadata,omitempty"`
+	// Requestor is who began the operation; nil means a member by itself, or an older
+	// release. What lets others in on its behalf ends with its certificate.
+	Requestor *state.Requestor `json:"requestor,omitempty"`
 	// Input is what repeating the operation needs, as JSON.
 	Input json.RawMessage `json:"input,omitempty"`
 	// Started is the index of the entry that started the operation, Revision

@@ -318,6 +318,9 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.ops, err = cluster.NewOperations(cluster.OperationsConfig{
 		Coord: m.coord, Member: id, Events: m.events, Log: m.log,
 		Location: m.locationOf,
+		Entitled: func(requestor *state.Requestor, project string) bool {
+			return cluster.Entitled(m.store.View(), requestor, project)
+		},
 	})
 	if err != nil {
 		return err
@@ -337,7 +340,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		Store: m.store, Operations: m.ops, Node: m.node, MemberID: id, Events: m.events, Log: m.log,
 		Coord: m.coord, Identity: m.identity, Address: m.mux.Address, Reach: reach, Pinger: m.peers, Remote: remote{m}, Remember: m.remember, Left: m.left.Load,
 		Virtual: &virtual{m: m}, Joined: m.book.join,
-		Listen: m.mux.SetAddress, Cut: func(fingerprint string) { m.mux.CutClient(fingerprint) },
+		Listen: m.mux.SetAddress, Cut: func(whose func(string) bool) { m.mux.CutClients(whose) },
 	})
 	if err != nil {
 		return err

@@ -113,15 +113,12 @@ func (m *Mux) identify(c *conn, fingerprint, member string) error {
 	return nil
 }
 
-// CutClient closes at once every REST connection made with the client
-// certificate of that fingerprint, open streams included, and returns how many
+// CutClients closes at once every REST connection made with a client certificate
+// that matches by its fingerprint, open streams included, and returns how many
 // there were. Remove the certificate from the trust store first: then no
-// connection can slip through between the two.
-func (m *Mux) CutClient(fingerprint string) int {
-	if fingerprint == "" {
-		return 0
-	}
-	return m.cut(func(c *conn) bool { return c.fingerprint == fingerprint })
+// connection can slip through between the two. Match must return at once.
+func (m *Mux) CutClients(match func(fingerprint string) bool) int {
+	return m.cut(func(c *conn) bool { return c.fingerprint != "" && match(c.fingerprint) })
 }
 
 // CutMember closes at once every connection from and to the member, and returns

@@ -374,6 +374,10 @@ func authority(t *testing.T) *tls.Certificate {
 	return &pair
 }
 
+func is(fingerprint string) func(string) bool {
+	return func(other string) bool { return other == fingerprint }
+}
+
 func TestCuttingAClientEndsItsOpenStreams(t *testing.T) {
 	i := identity(t, "ant")
 	m := open(t, mux.Config{Identity: i})
@@ -389,10 +393,10 @@ func TestCuttingAClientEndsItsOpenStreams(t *testing.T) {
 		return answer.Body
 	}
 	cut, kept := stream(mine), stream(other)
-	if n := m.CutClient("no such fingerprint"); n != 0 {
+	if n := m.CutClients(is("no such fingerprint")); n != 0 {
 		t.Errorf("cut %d connections of nobody", n)
 	}
-	if n := m.CutClient(mine.Fingerprint()); n != 1 {
+	if n := m.CutClients(is(mine.Fingerprint())); n != 1 {
 		t.Errorf("cut %d connections; want 1", n)
 	}
 	if _, err := io.ReadAll(cut); err == nil {
@@ -408,7 +412,7 @@ func TestCuttingAClientEndsItsOpenStreams(t *testing.T) {
 		t.Errorf("the other client's stream ended as well: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	if n := m.CutClient(other.Fingerprint()); n != 1 {
+	if n := m.CutClients(is(other.Fingerprint())); n != 1 {
 		t.Errorf("cut %d connections; want 1", n)
 	}
 	if err := <-answered; err == nil {

@@ -60,8 +60,11 @@ func (x operations) routes() []route {
 		},
 		{
 			pattern: "GET /1.0/operations/{id}/websocket", access: public, on: operationOwner, streams: true, handle: x.websocket,
-			summary: "Connect to a websocket of an operation", status: http.StatusSwitchingProtocols,
-			query: []parameter{secretParameter},
+			summary: "Connect to a websocket of an operation",
+			description: "With a client certificate it must be the one that began the operation, or an unrestricted one. " +
+				"The secrets die with the certificate that began it.",
+			status: http.StatusSwitchingProtocols,
+			query:  []parameter{secretParameter},
 		},
 	}
 }
@@ -122,6 +125,13 @@ func (x operations) wait(r *http.Request) (any, error) {
 }
 
 func (x operations) websocket(r *http.Request) (any, error) {
+	op, err := x.store.Get(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	if !mayAttach(CallerOf(r.Context()), op) {
+		return nil, state.Errorf(state.ErrForbidden, "not authorized: operation %s was begun with another client certificate", op.ID)
+	}
 	claim, err := x.store.Claim(r.PathValue("id"), r.URL.Query().Get("secret"))
 	if err != nil {
 		return nil, err
@@ -146,6 +156,20 @@ func (x operations) find(r *http.Request) (cluster.OperationInfo, error) {
 // only those of its projects.
 func mayLook(caller Caller, op cluster.OperationInfo) bool {
 	return caller.Trust == Full || (op.Project != "" && caller.Sees(op.Project))
+}
+
+// mayAttach reports whether the caller may connect a websocket of the operation, given its
+// secret: whoever began it, and unrestricted clients. Who shows no certificate at all may
+// too, because stock clients don't on their websockets (pylxd's execute over https); Claim
+// refuses the secrets of clients that are not trusted any more.
+func mayAttach(caller Caller, op cluster.OperationInfo) bool {
+	switch {
+	case caller.Trust == Full:
+		return true
+	case caller.Certificate == nil:
+		return caller.Trust == Untrusted
+	}
+	return caller.Name != "" && caller.Name == op.Requestor.Fingerprint()
 }
 
 // knowsSecret reports whether the request carries the secret that the operation

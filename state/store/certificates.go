@@ -40,6 +40,9 @@ type DeleteCertificate struct {
 func (AddCertificate) name() string { return "add-certificate" }
 
 func (c AddCertificate) apply(ctx context.Context, t *tx) error {
+	if err := t.mayGrant(ctx, t.requestor.Fingerprint()); err != nil {
+		return err
+	}
 	return t.addCertificate(ctx, c.Certificate, c.Hint)
 }
 
@@ -65,6 +68,9 @@ func (t *tx) addCertificate(ctx context.Context, c state.Certificate, hint Hint)
 func (UpdateCertificate) name() string { return "update-certificate" }
 
 func (c UpdateCertificate) apply(ctx context.Context, t *tx) error {
+	if err := t.mayGrant(ctx, t.requestor.Fingerprint()); err != nil {
+		return err
+	}
 	before, err := t.certificate(ctx, c.Fingerprint, c.ExpectRevision)
 	if err != nil {
 		return err
@@ -100,6 +106,26 @@ func (c DeleteCertificate) apply(ctx context.Context, t *tx) error {
 		return wrap(err, "delete certificate %q", c.Fingerprint)
 	}
 	t.recordDelete(KindCertificate, certificate, c.Hint, "certificate-deleted")
+	return nil
+}
+
+// mayGrant refuses with ErrForbidden that somebody lets others in whose own certificate is
+// no longer in the trust store, or no longer unrestricted. The requests of a client that is
+// removed may still be under way: the order in the log decides. An empty fingerprint is
+// somebody on the local socket, or a stranger with a token.
+func (t *tx) mayGrant(ctx context.Context, fingerprint string) error {
+	if fingerprint == "" {
+		return nil
+	}
+	certificate, err := t.certificate(ctx, fingerprint, 0)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return state.Errorf(state.ErrForbidden, "not authorized: the client certificate that asks for this is not trusted any more")
+	case err != nil:
+		return err
+	case certificate.Restricted || certificate.Type != "client":
+		return state.Errorf(state.ErrForbidden, "not authorized: only unrestricted clients let others in")
+	}
 	return nil
 }
 

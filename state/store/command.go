@@ -32,19 +32,22 @@ type Hint struct {
 // NoEvent is the Hint.Action of a change that makes no lifecycle event.
 const NoEvent = "none"
 
-// Requestor is who asked for a change, as lifecycle events show it.
-type Requestor struct {
-	Username string `json:",omitempty"`
-	// Protocol is "unix", "tls" or the like.
-	Protocol string `json:",omitempty"`
-	Address  string `json:",omitempty"`
-}
+// Requestor is who asked for a change.
+type Requestor = state.Requestor
 
 type requestorKey struct{}
 
 // WithRequestor returns a context whose commands are made in the name of r.
 func WithRequestor(ctx context.Context, r Requestor) context.Context {
 	return context.WithValue(ctx, requestorKey{}, r)
+}
+
+// RequestorOf returns in whose name the commands of ctx are made, or nil.
+func RequestorOf(ctx context.Context) *Requestor {
+	if r, ok := ctx.Value(requestorKey{}).(Requestor); ok {
+		return &r
+	}
+	return nil
 }
 
 // Origin is the frame of a command: what identifies it and what fences it.
@@ -79,7 +82,7 @@ type Result struct {
 
 // seal puts a command into its envelope.
 func seal(ctx context.Context, origin Origin, command Command) (Envelope, error) {
-	e := Envelope{ID: origin.ID, Term: origin.Term, Name: command.name()}
+	e := Envelope{ID: origin.ID, Term: origin.Term, Requestor: RequestorOf(ctx), Name: command.name()}
 	if e.ID == "" {
 		// Version 7 grows with time, so that the index of outcomes grows at its end.
 		id, err := uuid.NewV7()
@@ -87,9 +90,6 @@ func seal(ctx context.Context, origin Origin, command Command) (Envelope, error)
 			return Envelope{}, err
 		}
 		e.ID = id.String()
-	}
-	if r, ok := ctx.Value(requestorKey{}).(Requestor); ok {
-		e.Requestor = &r
 	}
 	var err error
 	if e.Command, err = json.Marshal(command); err != nil {

@@ -29,6 +29,11 @@ func (c SetSettings) apply(ctx context.Context, t *tx) error {
 	if err := c.check(ctx, t); err != nil {
 		return err
 	}
+	if _, opens := c.Cluster[trustPasswordKey]; opens {
+		if err := t.mayGrant(ctx, t.requestor.Fingerprint()); err != nil {
+			return err
+		}
+	}
 	// Only the first change of a command is the event; the keys are its context.
 	hint := c.Hint
 	for _, key := range slices.Sorted(maps.Keys(c.Cluster)) {
@@ -81,8 +86,12 @@ func (c SetSettings) relocate(ctx context.Context, t *tx) error {
 	return t.saveMember(ctx, m, silent, "")
 }
 
-// addressKey is the setting that says where a member listens.
-const addressKey = "core.https_address"
+const (
+	// addressKey is the setting that says where a member listens.
+	addressKey = "core.https_address"
+	// trustPasswordKey is the setting that lets in whoever knows it.
+	trustPasswordKey = "core.trust_password"
+)
 
 // check refuses settings that are nobody's, or that were made up for others.
 func (c SetSettings) check(ctx context.Context, t *tx) error {

@@ -23,6 +23,9 @@ type ConsumeToken struct {
 	ID         string
 	SecretHash string
 	Now        time.Time
+	// Maker is the fingerprint of the client certificate that made the token; empty means
+	// the local socket. The token is refused when that certificate may no longer make one.
+	Maker string `json:",omitempty"`
 	// Certificate, when not nil, is put into the trust store by the same command.
 	Certificate *state.Certificate
 	// Member, when not nil, is recorded as a member that joins by the same command,
@@ -46,6 +49,9 @@ type DeleteToken struct {
 func (AddToken) name() string { return "add-token" }
 
 func (c AddToken) apply(ctx context.Context, t *tx) error {
+	if err := t.mayGrant(ctx, t.requestor.Fingerprint()); err != nil {
+		return err
+	}
 	k := c.Token
 	if err := nameable("token", k.ID); err != nil {
 		return err
@@ -74,6 +80,12 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 	}
 	if !token.ExpiresAt.IsZero() && c.Now.After(token.ExpiresAt) {
 		return state.Errorf(state.ErrForbidden, "the token expired at %s: ask for a new one", token.ExpiresAt.Format(time.RFC3339))
+	}
+	switch err := t.mayGrant(ctx, c.Maker); {
+	case errors.Is(err, state.ErrForbidden):
+		return state.Errorf(state.ErrForbidden, "the client that made this token is not trusted any more: ask for a new one")
+	case err != nil:
+		return err
 	}
 	if err := t.deleteToken(ctx, token, silent); err != nil {
 		return err
