@@ -7,12 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/canonical/go-dqlite"
 	"golang.org/x/sys/unix"
 
 	"muster/state"
@@ -55,13 +54,13 @@ func openDirectory(path string, owner identity) (*directory, error) {
 		return nil, err
 	}
 	d := &directory{path: path, owner: owner}
-	begun, logged, err := d.inspectLog()
+	log, err := d.readLog()
 	if err != nil {
 		return nil, err
 	}
 	raw, err := os.ReadFile(filepath.Join(path, identityFile))
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && begun:
+	case errors.Is(err, fs.ErrNotExist) && log.begun:
 		return nil, d.damaged("%s is gone, so nobody can tell whose the database is", identityFile)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := d.claim(); err != nil {
@@ -83,12 +82,30 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	if err := d.readMark(); err != nil {
 		return nil, errors.Join(err, d.mark.Close())
 	}
-	d.logged = logged
-	if d.marked > 0 && !logged {
+	d.logged = log.logged
+	if d.marked > 0 && !d.logged {
 		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
 		return nil, errors.Join(err, d.mark.Close())
 	}
+	if err := errors.Join(d.mend(log), d.beginAgain(log)); err != nil {
+		return nil, errors.Join(err, d.mark.Close())
+	}
 	return d, nil
+}
+
+// beginAgain removes the metadata of a cluster's first member whose log was never begun: the
+// node writes its first term and then its first entry, and would do neither when it finds the
+// former. Nobody else can have counted on that member's vote.
+func (d *directory) beginAgain(log *logFiles) error {
+	if log.logged || !log.begun || d.owner.NodeID != dqlite.BootstrapID {
+		return nil
+	}
+	for _, name := range metadataFiles {
+		if err := os.Remove(filepath.Join(d.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // claim writes down whose the directory is, for good.
@@ -176,51 +193,3 @@ func (d *directory) damaged(format string, args ...any) error {
 	return fmt.Errorf("the database in %s is damaged or incomplete: %w; restore it from a backup, or move the directory away to start empty",
 		d.path, fmt.Errorf(format, args...))
 }
-
-// inspectLog reports whether a log was begun and whether it has content, and
-// refuses one whose newest pieces would make the node stop the process or silently
-// forget.
-func (d *directory) inspectLog() (begun, logged bool, err error) {
-	entries, err := os.ReadDir(d.path)
-	if err != nil {
-		return false, false, err
-	}
-	for _, entry := range entries {
-		name := entry.Name()
-		switch {
-		case strings.HasPrefix(name, "open-"):
-			logged = true
-			if err := d.inspectOpenSegment(filepath.Join(d.path, name)); err != nil {
-				return false, false, err
-			}
-		case snapshotFile.MatchString(name):
-			logged = true
-			if err := d.inspectSnapshot(filepath.Join(d.path, name)); err != nil {
-				return false, false, err
-			}
-		case closedSegment.MatchString(name):
-			logged = true
-		// Metadata alone is what a crash leaves in the first instant of a new log.
-		case strings.HasPrefix(name, "metadata"):
-			begun = true
-		}
-	}
-	return begun || logged, logged, nil
-}
-
-// hasLog reports whether there is a log, by names alone: the node is at work on it.
-func (d *directory) hasLog() bool {
-	entries, err := os.ReadDir(d.path)
-	return err == nil && slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
-		name := entry.Name()
-		return strings.HasPrefix(name, "open-") || snapshotFile.MatchString(name) || closedSegment.MatchString(name)
-	})
-}
-
-var (
-	// closedSegment is the name of a part of the log: its first and last entry.
-	closedSegment = regexp.MustCompile(`^[0-9]{16}-[0-9]{16}$`)
-	// snapshotFile is the name of a snapshot: its term, last entry and time. What
-	// describes it has another ending.
-	snapshotFile = regexp.MustCompile(`^snapshot-[0-9]+-[0-9]+-[0-9]+$`)
-)

@@ -29,9 +29,28 @@ func TestOnlyWhoHadALogCanLoseIt(t *testing.T) {
 			t.Fatalf("without a log, shown %d: %v", shown, err)
 		}
 	}
-	segment := filepath.Join(path, "0000000000000001-0000000000000007")
-	if err := os.WriteFile(segment, nil, 0o600); err != nil {
+	// Prepared and never written to: killed now, it has no log either.
+	if err := os.WriteFile(filepath.Join(path, "open-1"), make([]byte, segmentSize), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for _, shown := range []state.Revision{27, 28} {
+		if err := life(shown); err != nil {
+			t.Fatalf("with a segment that was only prepared, shown %d: %v", shown, err)
+		}
+	}
+	other := t.TempDir()
+	if err := open(t, other).Close(); err != nil {
+		t.Fatal(err)
+	}
+	segment := filepath.Join(path, filepath.Base(files(t, other, closedSegments)[0]))
+	for _, name := range append(files(t, other, "metadata*"), files(t, other, closedSegments)[0]) {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, filepath.Base(name)), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := life(30); err != nil {
 		t.Fatalf("with a log: %v", err)

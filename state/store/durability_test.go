@@ -45,6 +45,39 @@ func overwrite(t *testing.T, path string, find func(content []byte) int) {
 	}
 }
 
+// flip changes one byte of a file.
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[at] ^= 0x10
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, dir, name string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func encodeMetadata(m metadata) (content []byte) {
+	for _, word := range []uint64{metadataFormat, m.version, m.term, m.vote} {
+		content = binary.LittleEndian.AppendUint64(content, word)
+	}
+	return content
+}
+
+// putMetadata writes metadata where the node would.
+func putMetadata(t *testing.T, dir string, m metadata) {
+	t.Helper()
+	put(t, dir, metadataFiles[1-m.version%2], encodeMetadata(m))
+}
+
 // batches returns where the batches of an open segment begin, and where they end.
 func batches(content []byte) []int {
 	at := []int{8}
@@ -156,16 +189,57 @@ func TestDamageIsRefused(t *testing.T) {
 			remove(identityFile)(t, dir)
 		}, "its log is gone"},
 		"nobody's":             {running, remove(identityFile), identityFile + " is gone"},
-		"the metadata is gone": {running, remove("metadata*"), "the log cannot be read"},
+		"the metadata is gone": {running, remove("metadata*"), "its metadata is gone"},
+		"the newer metadata is gone": {running, func(t *testing.T, dir string) {
+			putMetadata(t, dir, metadata{version: 3, term: 1})
+		}, "metadata2 has version 0, and not the one before 3"},
+		"the metadata is older than the entries": {running, func(t *testing.T, dir string) {
+			putMetadata(t, dir, metadata{version: 1, term: 0})
+		}, "its metadata is of term 0, and its entries of term 1"},
+		"the metadata went back": {running, func(t *testing.T, dir string) {
+			putMetadata(t, dir, metadata{version: 3, term: 5})
+			putMetadata(t, dir, metadata{version: 4, term: 4})
+		}, "went back from term 5 to term 4"},
+		"the metadata's format is overwritten": {running, func(t *testing.T, dir string) {
+			overwrite(t, files(t, dir, "metadata1")[0], func([]byte) int { return 0 })
+		}, "metadata1 has format"},
+		"a version is another": {running, func(t *testing.T, dir string) { flip(t, files(t, dir, "metadata1")[0], 8) }, "and not the one before"},
+		"a version has no place": {running, func(t *testing.T, dir string) {
+			putMetadata(t, dir, metadata{version: 2, term: 1})
+			put(t, dir, "metadata1", encodeMetadata(metadata{version: 2, term: 1}))
+		}, "which does not belong there"},
+		"metadata is too long": {running, truncate("metadata1", 40), "has 40 bytes instead of 32"},
+		"a segment is missing": {running, func(t *testing.T, dir string) {
+			remove("snapshot-*")(t, dir)
+			_ = os.Remove(files(t, dir, closedSegments)[0])
+		}, "the entries before 2 are gone"},
+		"a segment has another's entries": {running, func(t *testing.T, dir string) {
+			found := files(t, dir, closedSegments)
+			if err := os.Rename(found[len(found)-1], filepath.Join(dir, "0000000000000257-0000000000000300")); err != nil {
+				t.Fatal(err)
+			}
+		}, "instead of 44"},
+		"killed, more behind a torn segment": {killed, func(t *testing.T, dir string) {
+			name := files(t, dir, "open-*")[0]
+			content, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "open-9"), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, name, func(c []byte) int { b := batches(c); return b[len(b)-2] + 40 })
+		}, "there is more in open-9"},
+		"killed, a segment is of another format": {killed, func(t *testing.T, dir string) { flip(t, files(t, dir, "open-*")[0], 0) }, "which is not known here"},
 		"the newest segment is gone": {running, func(t *testing.T, dir string) {
 			found := files(t, dir, closedSegments)
 			_ = os.Remove(found[len(found)-1])
 		}, "now it ends at"},
-		"the newest segment is cut short": {running, truncate(closedSegments, 100_000), "the log cannot be read"},
+		"the newest segment is cut short": {running, truncate(closedSegments, 100_000), "is unreadable from byte"},
 		"the newest segment is overwritten": {running, func(t *testing.T, dir string) {
 			found := files(t, dir, closedSegments)
 			overwrite(t, found[len(found)-1], func(c []byte) int { return len(c) / 2 })
-		}, "now it ends at"},
+		}, "is unreadable from byte"},
 		"a byte of a snapshot is another": {running, inSnapshot(func(_ *testing.T, content []byte, _, to int) {
 			content[to-1]++ // a block ends with bytes as they are
 		}), "the log cannot be read: raft_start(): io: LZ4F_decompress ERROR_contentChecksum_invalid"},

@@ -48,10 +48,11 @@ func Inspect(dir string) (OnDisk, error) {
 		revision, _ := strconv.ParseUint(strings.TrimSpace(string(mark)), 10, 64) // see readMark
 		found.Revision = state.Revision(revision)
 	}
-	if _, _, err := d.inspectLog(); err != nil {
+	log, err := d.readLog()
+	if err != nil {
 		return OnDisk{}, err
 	}
-	newest, err := d.newestConfiguration()
+	newest, err := d.newestConfiguration(log)
 	if err != nil {
 		return OnDisk{}, err
 	}
@@ -102,11 +103,7 @@ const (
 
 // newestConfiguration returns who takes part in the consensus by the newest word of the
 // log, be it committed or not: so does the node when it starts.
-func (d *directory) newestConfiguration() ([]client.NodeInfo, error) {
-	entries, err := os.ReadDir(d.path)
-	if err != nil {
-		return nil, err
-	}
+func (d *directory) newestConfiguration(log *logFiles) ([]client.NodeInfo, error) {
 	var newest []client.NodeInfo
 	take := func(what string, encoded []byte) error {
 		nodes, err := decodeConfiguration(encoded)
@@ -116,33 +113,23 @@ func (d *directory) newestConfiguration() ([]client.NodeInfo, error) {
 		newest = nodes
 		return nil
 	}
-	// Snapshots first, then closed segments by their first entry, then open ones by
-	// their number: the order of names within each group, and of what they hold.
-	for _, entry := range entries {
-		if name := entry.Name(); strings.HasPrefix(name, "snapshot-") && strings.HasSuffix(name, ".meta") {
-			encoded, err := snapshotConfiguration(filepath.Join(d.path, name))
-			if err == nil {
-				err = take(name, encoded)
-			}
-			if err != nil {
-				return nil, err
-			}
+	for _, name := range log.metas {
+		encoded, err := snapshotConfiguration(filepath.Join(d.path, name))
+		if err == nil {
+			err = take(name, encoded)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	for _, belongs := range []func(string) bool{closedSegment.MatchString, func(name string) bool { return strings.HasPrefix(name, "open-") }} {
-		for _, entry := range entries {
-			name := entry.Name()
-			if !belongs(name) {
-				continue
-			}
-			content, err := os.ReadFile(filepath.Join(d.path, name))
-			if err != nil {
+	for _, name := range log.segments {
+		content, err := os.ReadFile(filepath.Join(d.path, name))
+		if err != nil {
+			return nil, err
+		}
+		for _, encoded := range segmentChanges(content) {
+			if err := take(name, encoded); err != nil {
 				return nil, err
-			}
-			for _, encoded := range segmentChanges(content) {
-				if err := take(name, encoded); err != nil {
-					return nil, err
-				}
 			}
 		}
 	}

@@ -3,8 +3,8 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"io/fs"
+	"hash/crc32"
+	"math/bits"
 	"os"
 	"path/filepath"
 )
@@ -15,6 +15,11 @@ import (
 // batch that a power cut tore, and a silent loss for damage before the end. A
 // whole batch behind a broken one tells the two apart.
 //
+// Older entries are in "closed segments", which have the same layout and end with
+// their last batch. An open segment becomes a closed one when it is truncated to its
+// last batch, flushed and renamed, in that order: so a kill may leave one that is short
+// and still has the name of an open one. The node takes it as it is.
+//
 // The layout is libraft's (0.15, disk format 1; checked against files it wrote):
 // a word of format, then batches of: CRC of the header, CRC of the data, number
 // of entries; for each entry its term, and a word with its type and, in the upper
@@ -22,46 +27,108 @@ import (
 const (
 	segmentSize   = 8 << 20
 	segmentFormat = 1
+	// segmentHead is the size of the word of format.
+	segmentHead = 8
 	// batchEntriesMax bounds the entries of a batch for the search; the node
 	// writes far fewer at once.
 	batchEntriesMax = 1 << 16
 )
 
-// inspectOpenSegment refuses an open segment that is cut short, which would make
-// the node end the process, or that is damaged before its end.
-func (d *directory) inspectOpenSegment(path string) error {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // another one of ours is at it, and the node will say so
-	}
+// extent is what a segment holds.
+type extent struct {
+	// entries is how many there are in whole batches from the front; firstTerm and
+	// lastTerm are the terms of the first and the last.
+	entries, firstTerm, lastTerm uint64
+	// end is where the last whole batch ends.
+	end int
+	// torn says that something other than zeros follows, but no whole batch.
+	torn bool
+}
+
+// openExtent reads an open segment. It reports damage that no kill and no power cut
+// explains; mend is what the file must be truncated to before the node meets it, or -1.
+func (d *directory) openExtent(name string) (found extent, mend int64, err error) {
+	content, err := os.ReadFile(filepath.Join(d.path, name))
 	if err != nil {
-		return err
+		return extent{}, -1, err
 	}
-	// A segment is prepared ahead of need; a kill may leave one with no size yet.
-	if len(content) == 0 {
-		return nil
+	if len(bytes.Trim(content, "\x00")) == 0 {
+		// Prepared ahead of need and not used yet; a kill may have come before it had its
+		// size. The node would end the process over a short one.
+		return extent{}, 0, nil
 	}
-	if len(content) != segmentSize {
-		// Killed while it was given its size, which takes a while: nothing was ever
-		// written to it, and the node would end the process over it.
-		if len(bytes.Trim(content, "\x00")) == 0 {
-			return os.Remove(path)
-		}
-		return d.damaged("%s has %d bytes of %d", filepath.Base(path), len(content), segmentSize)
+	switch format := wordAt(content); {
+	case len(content) < segmentHead:
+		return extent{}, -1, d.damaged("%s has %d bytes of %d", name, len(content), segmentSize)
+	case format == 0:
+		// The first block of the first write never reached the disk, or was lost later.
+		found.end = segmentHead
+	case format != segmentFormat:
+		return extent{}, -1, d.damaged("%s has format %d, which is not known here", name, format)
+	default:
+		found = walkBatches(content)
 	}
-	if binary.LittleEndian.Uint64(content) != segmentFormat {
-		return nil // empty, or a format that this check does not know
-	}
-	at := 8
-	for size := batchAt(content[at:]); size > 0; size = batchAt(content[at:]) {
-		at += size
-	}
-	for broken := at; at+16 <= len(content); at += 8 {
+	for at := found.end; at+16 <= len(content); at += 8 {
 		if batchAt(content[at:]) > 0 {
-			return d.damaged("%s is unreadable from byte %d, and there is more behind", filepath.Base(path), broken)
+			return extent{}, -1, d.damaged("%s is unreadable from byte %d, and there is more behind", name, found.end)
 		}
 	}
-	return nil
+	found.torn = len(bytes.Trim(content[found.end:], "\x00")) > 0
+	switch {
+	case found.entries == 0:
+		return found, 0, nil // only a first batch, which was never finished
+	case len(content) == segmentSize || len(content) == found.end:
+		return found, -1, nil
+	case found.torn:
+		// An open segment has its full size from the start, and loses it between batches.
+		return extent{}, -1, d.damaged("%s has %d bytes of %d", name, len(content), segmentSize)
+	}
+	return found, int64(found.end), nil
+}
+
+// closedExtent reads a closed segment, and reports one that does not hold the entries
+// that it should. The node would put it aside, refuse to start, and start without it
+// the next time.
+func (d *directory) closedExtent(s segment) (extent, error) {
+	name, entries := s.name, s.last-s.first+1
+	content, err := os.ReadFile(filepath.Join(d.path, name))
+	if err != nil {
+		return extent{}, err
+	}
+	if len(content) < segmentHead || wordAt(content) != segmentFormat {
+		return extent{}, d.damaged("%s does not begin as it should", name)
+	}
+	found := walkBatches(content)
+	if found.end != len(content) {
+		return extent{}, d.damaged("%s is unreadable from byte %d", name, found.end)
+	}
+	if found.entries != entries {
+		return extent{}, d.damaged("%s holds %d entries instead of %d", name, found.entries, entries)
+	}
+	return found, nil
+}
+
+// wordAt returns the word that b starts with, or 0.
+func wordAt(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
+// walkBatches walks over the whole batches of a segment.
+func walkBatches(content []byte) (found extent) {
+	found.end = segmentHead
+	for size := batchAt(content[found.end:]); size > 0; size = batchAt(content[found.end:]) {
+		entries := binary.LittleEndian.Uint64(content[found.end+8:])
+		if found.entries == 0 {
+			found.firstTerm = binary.LittleEndian.Uint64(content[found.end+16:])
+		}
+		found.entries += entries
+		found.lastTerm = binary.LittleEndian.Uint64(content[found.end+16*int(entries):]) //nolint:gosec // batchAt bounds it
+		found.end += size
+	}
+	return found
 }
 
 // batchAt returns the size of the whole, sound batch that b starts with, or 0.
@@ -89,26 +156,18 @@ func batchAt(b []byte) int {
 }
 
 // crc is CRC-32 with the usual polynomial, most significant bit first, starting at
-// zero: not the reflected one of hash/crc32.
+// zero. That of hash/crc32 is the same with every bit the other way round, and takes
+// the complement of where it starts.
 func crc(b []byte) uint32 {
-	sum := uint32(0)
-	for _, c := range b {
-		sum = sum<<8 ^ crcTable[byte(sum>>24)^c]
-	}
-	return sum
-}
-
-var crcTable = func() (table [256]uint32) {
-	for i := range table {
-		sum := uint32(i) << 24
-		for range 8 {
-			carry := sum&(1<<31) != 0
-			sum <<= 1
-			if carry {
-				sum ^= 0x04c11db7
-			}
+	var turned [4096]byte
+	sum := ^uint32(0)
+	for len(b) > 0 {
+		n := min(len(b), len(turned))
+		for i, c := range b[:n] {
+			turned[i] = bits.Reverse8(c)
 		}
-		table[i] = sum
+		sum = crc32.Update(sum, crc32.IEEETable, turned[:n])
+		b = b[n:]
 	}
-	return table
-}()
+	return bits.Reverse32(^sum)
+}
