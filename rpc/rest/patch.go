@@ -63,10 +63,14 @@ func withoutEmpty(config map[string]string) state.Config {
 	return kept
 }
 
-// withoutNil returns the devices without those that are null, which is how
-// clients remove one.
+// withoutNil returns the devices without those that are null, and without options that
+// are empty, which is how clients remove them.
 func withoutNil(devices map[string]map[string]string) state.Devices {
-	kept := maps.Clone(orEmpty(devices))
-	maps.DeleteFunc(kept, func(_ string, device map[string]string) bool { return device == nil })
+	kept := state.Devices{}
+	for name, device := range devices {
+		if device != nil {
+			kept[name] = withoutEmpty(device)
+		}
+	}
 	return kept
 }

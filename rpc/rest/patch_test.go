@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"muster/state"
 )
 
@@ -26,5 +28,16 @@ func TestAPatchThatLostARace(t *testing.T) {
 	})
 	if err != nil || tries != 2 {
 		t.Errorf("%v after %d tries; want success with the second", err, tries)
+	}
+}
+
+// An empty value removes an option of a device, as it removes a key of a configuration.
+func TestEmptyOptionsAreRemoved(t *testing.T) {
+	got := withoutNil(map[string]map[string]string{
+		"eth0": {"type": "nic", "network": "lan", "hwaddr": ""}, "gone": nil, "bare": {},
+	})
+	want := state.Devices{"eth0": {"type": "nic", "network": "lan"}, "bare": {}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
 	}
 }
