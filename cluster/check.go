@@ -45,6 +45,10 @@ func (c *Cluster) checkInstance(view *store.View, inst *state.Instance) error {
 
 // checkDevices checks what expanded devices name.
 func (c *Cluster) checkDevices(view *store.View, devices state.Devices) error {
+	// Devices of profiles and those of the instance may want the same place.
+	if err := state.ValidateDevices(devices, false); err != nil {
+		return err
+	}
 	_, root, err := node.RootDisk(devices)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"muster/node/network"
@@ -29,7 +30,7 @@ func (c *Cluster) networkPart(made *state.Network) part {
 			if local == nil {
 				local = state.Config{}
 			}
-			if here.Config["bridge.hwaddr"] == "" && local["volatile.bridge.hwaddr"] == "" {
+			if local["volatile.bridge.hwaddr"] == "" {
 				local["volatile.bridge.hwaddr"] = c.node.Networks().NewHWAddr()
 				here.Config["volatile.bridge.hwaddr"] = local["volatile.bridge.hwaddr"]
 			}
@@ -85,6 +86,9 @@ func (c *Cluster) DefineNetwork(ctx context.Context, created state.Network) erro
 	if err := c.mustHost(); err != nil {
 		return err
 	}
+	if err := checkExternal(local); err != nil {
+		return err
+	}
 	return c.apply(ctx, store.DefineNetwork{Project: created.Project, Name: created.Name, Type: created.Type, Member: c.Self(), Config: local})
 }
 
@@ -100,6 +104,9 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	}
 	whole, local := state.SplitConfig(config, state.NetworkLocalKey)
 	if err := c.memberKeys("network", local); err != nil {
+		return err
+	}
+	if err := checkExternal(local); err != nil {
 		return err
 	}
 	locals, err := c.everywhere(local)
@@ -120,6 +127,12 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 		c.dropNetwork(ctx, created)
 	}
 	return err
+}
+
+// checkExternal refuses interfaces of this member that can't be put into a bridge.
+func checkExternal(local state.Config) error {
+	names := strings.FieldsFunc(local["bridge.external_interfaces"], func(r rune) bool { return r == ',' || r == ' ' })
+	return network.CheckExternal(names)
 }
 
 // dropNetwork takes back a creation that failed.
@@ -164,7 +177,7 @@ func (c *Cluster) holdNetwork(ctx context.Context, project, name, action string,
 // this member's part, otherwise what holds for all. It is applied on this member, where
 // nothing is recorded when that fails, and on the others soon.
 func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here bool, expect state.Revision) error {
-	if err := state.ValidateNetworkConfig(changed.Config); err != nil {
+	if err := state.ValidateNetworkConfig(addressed(changed.Config)); err != nil {
 		return err
 	}
 	before, release, err := c.holdNetwork(ctx, changed.Project, changed.Name, "update", expect)
@@ -177,7 +190,7 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 		return state.Errorf(state.ErrNotFound, "network %q is not on member %q", changed.Name, self)
 	}
 	kept := before.Locals[self].Config
-	filled, err := network.FillDefaults(changed.Config)
+	filled, err := network.FillAuto(changed.Config)
 	if err != nil {
 		return err
 	}
@@ -186,8 +199,13 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 		return err
 	}
 	own = maps.Clone(own)
-	if _, given := own["volatile.bridge.hwaddr"]; !given && kept["volatile.bridge.hwaddr"] != "" {
-		own["volatile.bridge.hwaddr"] = kept["volatile.bridge.hwaddr"]
+	if own == nil {
+		own = state.Config{}
+	}
+	// Clients don't see it.
+	own["volatile.bridge.hwaddr"] = kept["volatile.bridge.hwaddr"]
+	if own["volatile.bridge.hwaddr"] == "" {
+		own["volatile.bridge.hwaddr"] = c.node.Networks().NewHWAddr()
 	}
 	after := *before
 	after.Memo, after.Description, after.Config = nil, changed.Description, whole
@@ -212,6 +230,21 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 		c.putBack(ctx, before.On(self))
 	}
 	return err
+}
+
+// addressed says in words what a missing address means once a network is made: none. Only
+// a new network is given addresses without being asked.
+func addressed(config state.Config) state.Config {
+	said := maps.Clone(config)
+	if said == nil {
+		said = state.Config{}
+	}
+	for _, key := range []string{"ipv4.address", "ipv6.address"} {
+		if said[key] == "" {
+			said[key] = "none"
+		}
+	}
+	return said
 }
 
 func (c *Cluster) putBack(ctx context.Context, before state.Network) {

@@ -14,7 +14,7 @@ import (
 // have it. An instance on this member that refuses the change keeps the profile from
 // changing; those on other members are changed by their members soon after.
 func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expect state.Revision) error {
-	if err := c.checkProfile(ctx, &profile); err != nil {
+	if err := c.checkProfile(&profile); err != nil {
 		return err
 	}
 	release, err := c.locks.acquire(ctx, profileSubject(&profile), "update")
@@ -75,10 +75,6 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 				undo()
 				return fmt.Errorf("instance %q: %w", inst.Name, err)
 			}
-		}
-		if err := c.node.Try(ctx, current.from, current.to); err != nil {
-			undo()
-			return err
 		}
 		if current.volatile, err = c.node.Update(ctx, current.from, current.to); err != nil {
 			undo()
@@ -219,7 +215,7 @@ func (c *Cluster) tendProfile(ctx context.Context, profile *state.Profile) error
 	}
 	var failed []error
 	for _, user := range c.store.View().ProfileUsers(profile.Project, profile.Name) {
-		if user.Location != c.Self() || user.Status == state.StatusStopped {
+		if user.Location != c.Self() {
 			continue
 		}
 		if err := c.applyProfile(ctx, user, before, profile); err != nil {
@@ -244,14 +240,14 @@ func (c *Cluster) applyProfile(ctx context.Context, user *state.Instance, before
 		return err
 	}
 	volatile, err := c.node.Update(ctx, from, to)
-	if err != nil {
+	if err != nil || len(volatile) == 0 {
 		return err
 	}
 	return c.record(ctx, inst.Instance, "", volatile, "")
 }
 
 // checkProfile refuses a profile that could never be.
-func (c *Cluster) checkProfile(ctx context.Context, profile *state.Profile) error {
+func (c *Cluster) checkProfile(profile *state.Profile) error {
 	if err := state.ValidateProfileName(profile.Name); err != nil {
 		return err
 	}
@@ -259,9 +255,6 @@ func (c *Cluster) checkProfile(ctx context.Context, profile *state.Profile) erro
 		return err
 	}
 	if err := state.ValidateDevices(profile.Devices, true); err != nil {
-		return err
-	}
-	if err := c.node.CheckConfig(ctx, profile.Config); err != nil {
 		return err
 	}
 	view := c.store.View()
@@ -282,7 +275,7 @@ func (c *Cluster) checkProfile(ctx context.Context, profile *state.Profile) erro
 
 // CreateProfile makes a profile.
 func (c *Cluster) CreateProfile(ctx context.Context, profile state.Profile) error {
-	if err := c.checkProfile(ctx, &profile); err != nil {
+	if err := c.checkProfile(&profile); err != nil {
 		return err
 	}
 	return c.apply(ctx, store.CreateProfile{Profile: profile})

@@ -222,6 +222,12 @@ func (c *Cluster) recordRestore(ctx context.Context, inst *state.Instance, snaps
 			AnyTarget: true, IntentID: intent,
 			Hint: store.Hint{Action: "instance-restored", Context: map[string]any{"snapshot": snapshot.Name}},
 		})
+		if err == nil {
+			// Its nics may ask for other addresses than before.
+			if err := c.node.KeepAddresses(ctx, expanded); err != nil {
+				c.log.Warn("keep the addresses of a restored instance; its start is refused unless it can be done", "instance", after.Name, "error", err)
+			}
+		}
 		if !errors.Is(err, state.ErrNotFound) {
 			return missing, err
 		}

@@ -23,6 +23,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tendRevoked(ctx) })
 	group.Go(func() error { return c.tendLocals(ctx) })
 	group.Go(func() error { return c.tendIntents(ctx) })
+	group.Go(func() error { return c.tendAddresses(ctx) })
 	group.Go(func() error { return c.tendProfiles(ctx) })
 	group.Go(func() error { return c.tendImages(ctx) })
 	group.Go(func() error { return c.dropDeletedImages(ctx) })

@@ -68,6 +68,7 @@ func (n *Node) Create(ctx context.Context, inst Instance, source Source, progres
 	if err := n.applyRootSize(ctx, inst, pool, volume); err != nil {
 		return nil, err
 	}
+	n.keepAddresses(ctx, inst.with(volatile))
 	return volatile, nil
 }
 
@@ -117,7 +118,7 @@ func (n *Node) Delete(ctx context.Context, inst Instance) error {
 	if err := n.cfg.Runtime.Remove(ctx, inst.HostName()); err != nil && !errors.Is(err, state.ErrNotFound) {
 		return err
 	}
-	n.releaseNICs(ctx, inst)
+	n.releaseAddresses(ctx, inst.HostName())
 	pool, volume, err := n.volume(ctx, inst)
 	if err != nil {
 		return err
@@ -153,6 +154,8 @@ func (n *Node) Rename(ctx context.Context, inst Instance, newName string) (state
 			return nil, err
 		}
 	}
+	n.releaseAddresses(ctx, inst.HostName())
+	n.keepAddresses(ctx, renamed)
 	volatile := state.Config{}
 	if inst.Config[applyTemplate] == "" {
 		volatile[applyTemplate] = string(image.TriggerRename)

@@ -104,48 +104,62 @@ func managedNIC(inst Instance, device map[string]string) string {
 	return ""
 }
 
-// reserveNICs tells the managed networks what the instance's interfaces are
-// called and which addresses they are to have.
-func (n *Node) reserveNICs(ctx context.Context, inst Instance) error {
+// reservations are what the managed networks of this machine keep for the instance's nics.
+func reservations(inst Instance) []network.Reservation {
+	var wanted []network.Reservation
 	for _, name := range deviceNames(inst.Devices) {
 		device := inst.Devices[name]
-		if device["type"] != "nic" {
+		managed := managedNIC(inst, device)
+		if device["type"] != "nic" || managed == "" {
 			continue
 		}
-		if err := n.reserveNIC(ctx, inst, name, device); err != nil {
-			return err
+		hwaddr := HWAddr(inst.Config, name, device)
+		if hwaddr == "" {
+			continue // it gets one before its first start
 		}
+		wanted = append(wanted, network.Reservation{
+			Network: managed, Device: name, Name: inst.Name, HWAddr: hwaddr,
+			IPv4: device["ipv4.address"], IPv6: device["ipv6.address"],
+		})
 	}
-	return nil
+	return wanted
 }
 
-func (n *Node) reserveNIC(ctx context.Context, inst Instance, name string, device map[string]string) error {
-	managed := managedNIC(inst, device)
-	if managed == "" {
-		return nil
+// HWAddr is the hardware address that a nic has: its own, or the one that was made up.
+func HWAddr(config state.Config, name string, device map[string]string) string {
+	if device["hwaddr"] != "" {
+		return device["hwaddr"]
 	}
-	hwaddr := device["hwaddr"]
-	if hwaddr == "" {
-		hwaddr = inst.Config["volatile."+name+".hwaddr"]
-	}
-	err := n.cfg.Networks.Reserve(ctx, managed, network.Reservation{
-		ID: inst.HostName() + "." + name, Name: inst.Name, HWAddr: hwaddr,
-		IPv4: device["ipv4.address"], IPv6: device["ipv6.address"],
-	})
-	if err != nil {
-		return fmt.Errorf("device %q: %w", name, err)
-	}
-	return nil
+	return config["volatile."+name+".hwaddr"]
 }
 
-// releaseNICs takes the reservations back.
-func (n *Node) releaseNICs(ctx context.Context, inst Instance) {
-	for _, name := range deviceNames(inst.Devices) {
-		device := inst.Devices[name]
-		if managed := managedNIC(inst, device); device["type"] == "nic" && managed != "" {
-			if err := n.cfg.Networks.Release(ctx, managed, inst.HostName()+"."+name); err != nil {
-				n.log.Warn("release address", "instance", inst.HostName(), "device", name, "error", err)
-			}
-		}
+// KeepAddresses makes what the managed networks of this machine keep for the instance what
+// its nics ask for: names, addresses, leases. It may be repeated.
+func (n *Node) KeepAddresses(ctx context.Context, inst Instance) error {
+	return n.cfg.Networks.Keep(ctx, inst.HostName(), reservations(inst))
+}
+
+// ReleaseAddresses takes back all that this machine's networks keep for an instance that
+// is not here any more. It may be repeated, and is when the daemon starts.
+func (n *Node) ReleaseAddresses(ctx context.Context, host string) error {
+	return n.cfg.Networks.Keep(ctx, host, nil)
+}
+
+// keepAddresses is KeepAddresses for an instance that does not run: its next start fails
+// if it can't be done.
+func (n *Node) keepAddresses(ctx context.Context, inst Instance) {
+	if err := n.KeepAddresses(ctx, inst); err != nil {
+		n.log.Warn("keep the addresses of an instance", "instance", inst.HostName(), "error", err)
 	}
 }
+
+// releaseAddresses is ReleaseAddresses on the way out.
+func (n *Node) releaseAddresses(ctx context.Context, host string) {
+	if err := n.ReleaseAddresses(ctx, host); err != nil {
+		n.log.Warn("release the addresses of an instance; it is tried again", "instance", host, "error", err)
+	}
+}
+
+// AddressOwners are the instances, by their names on this host, that its networks keep
+// addresses for.
+func (n *Node) AddressOwners() ([]string, error) { return n.cfg.Networks.Owners() }

@@ -63,12 +63,34 @@ func (n *Node) Reconcile(ctx context.Context, known Known) (Found, error) {
 		problem(n.reconcilePool(ctx, *pool, known, &found))
 	}
 	problem(n.cfg.Networks.Reconcile(ctx, known.Networks))
+	n.reconcileAddresses(ctx, known.Instances)
 	for _, inst := range known.Instances {
 		if _, runs := found.Running[inst.HostName()]; !runs {
 			problem(n.cfg.Runtime.Cleanup(ctx, inst.HostName()))
 		}
 	}
 	return found, nil
+}
+
+// reconcileAddresses makes the addresses that are kept here those of the instances that are
+// here.
+func (n *Node) reconcileAddresses(ctx context.Context, instances []Instance) {
+	here := map[string]bool{}
+	for _, inst := range instances {
+		here[inst.HostName()] = true
+	}
+	owners, err := n.AddressOwners()
+	if err != nil {
+		n.log.Error("list the addresses of instances", "error", err)
+	}
+	for _, owner := range owners {
+		if !here[owner] {
+			n.releaseAddresses(ctx, owner)
+		}
+	}
+	for _, inst := range instances {
+		n.keepAddresses(ctx, inst)
+	}
 }
 
 func (n *Node) reconcilePool(ctx context.Context, pool state.Pool, known Known, found *Found) error {

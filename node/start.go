@@ -48,7 +48,7 @@ func (n *Node) Start(ctx context.Context, inst Instance) (state.Config, error) {
 		return nil, err
 	}
 	maps.Copy(volatile, more)
-	if err := n.reserveNICs(ctx, inst.with(volatile)); err != nil {
+	if err := n.KeepAddresses(ctx, inst.with(volatile)); err != nil {
 		undo()
 		return nil, err
 	}

@@ -59,7 +59,11 @@ func (n *Node) Arrived(ctx context.Context, inst Instance) error {
 	if err := pool.Commit(ctx, volume); err != nil {
 		return err
 	}
-	return n.applyRootSize(ctx, inst, pool, volume)
+	if err := n.applyRootSize(ctx, inst, pool, volume); err != nil {
+		return err
+	}
+	n.keepAddresses(ctx, inst)
+	return nil
 }
 
 // Copied is Arrived for an instance that is a copy of one on another machine. It returns
@@ -69,6 +73,7 @@ func (n *Node) Copied(ctx context.Context, inst Instance) (state.Config, error) 
 		return nil, err
 	}
 	volatile := n.hwaddrs(inst)
+	n.keepAddresses(ctx, inst.with(volatile))
 	volatile[applyTemplate] = string(image.TriggerCopy)
 	return volatile, nil
 }

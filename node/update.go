@@ -18,6 +18,7 @@ import (
 // taken back.
 func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, error) {
 	volatile := n.hwaddrs(to)
+	maps.Copy(volatile, forgotten(from, to))
 	to = to.with(volatile)
 	running, err := n.Status(ctx, from)
 	if err != nil {
@@ -27,6 +28,7 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 		return nil, err
 	}
 	if running == state.StatusStopped {
+		n.keepAddresses(ctx, to)
 		return volatile, nil
 	}
 	var done []func()
@@ -41,8 +43,13 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 			return nil, err
 		}
 	}
+	// Before an interface is plugged in: its first question must find the answer.
+	if err := n.updateAddresses(ctx, from, to, &done); err != nil {
+		undo()
+		return nil, err
+	}
 	for _, name := range deviceNames(from.Devices) {
-		if maps.Equal(from.Devices[name], to.Devices[name]) {
+		if !replugged(from.Devices[name], to.Devices[name]) {
 			continue
 		}
 		if err := n.unplug(ctx, from, name, volatile, &done); err != nil {
@@ -51,7 +58,7 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 		}
 	}
 	for _, name := range deviceNames(to.Devices) {
-		if maps.Equal(from.Devices[name], to.Devices[name]) {
+		if !replugged(from.Devices[name], to.Devices[name]) {
 			continue
 		}
 		if err := n.plug(ctx, to, name, volatile, &done); err != nil {
@@ -60,6 +67,59 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 		}
 	}
 	return volatile, nil
+}
+
+// unplugged are the options of a device that take effect without it, by its type: what
+// the managed network or the next start knows.
+var unplugged = map[string][]string{
+	"nic":        {"ipv4.address", "ipv6.address", "boot.priority"},
+	"disk":       {"required", "boot.priority"},
+	"unix-char":  {"required"},
+	"unix-block": {"required"},
+}
+
+// replugged reports whether a device that changes so must be taken from a running instance
+// and given to it again. To the guest that is a new device: it loses what it had set up.
+func replugged(from, to map[string]string) bool {
+	if from["type"] != to["type"] {
+		return true
+	}
+	hard := func(device map[string]string) map[string]string {
+		options := maps.Clone(device)
+		maps.DeleteFunc(options, func(key, value string) bool {
+			return value == "" || strings.HasPrefix(key, "user.") || slices.Contains(unplugged[device["type"]], key)
+		})
+		return options
+	}
+	return !maps.Equal(hard(from), hard(to))
+}
+
+// forgotten empties the volatile keys of nics that are gone. One that is changed keeps its
+// own: it is the same interface to the guest and to the network.
+func forgotten(from, to Instance) state.Config {
+	volatile := state.Config{}
+	for name, device := range from.Devices {
+		if device["type"] != "nic" || to.Devices[name]["type"] == "nic" {
+			continue
+		}
+		for _, key := range []string{"host_name", "hwaddr", "name"} {
+			if full := "volatile." + name + "." + key; from.Config[full] != "" {
+				volatile[full] = ""
+			}
+		}
+	}
+	return volatile
+}
+
+// updateAddresses tells the managed networks of the instance's nics if they change.
+func (n *Node) updateAddresses(ctx context.Context, from, to Instance, done *[]func()) error {
+	if slices.Equal(reservations(from), reservations(to)) {
+		return nil
+	}
+	*done = append(*done, func() {
+		n.backed(from, "addresses", n.KeepAddresses(context.WithoutCancel(ctx), from))
+	})
+	return n.KeepAddresses(ctx, to)
 }
 
 func (n *Node) updateRootSize(ctx context.Context, from, to Instance) error {
@@ -139,10 +199,8 @@ func (n *Node) unplug(ctx context.Context, inst Instance, name string, volatile 
 	switch device["type"] {
 	case "nic":
 		err = n.cfg.Runtime.RemoveNIC(ctx, id, interfaceName(inst, name))
-		for _, key := range []string{"host_name", "hwaddr", "name"} {
-			if full := "volatile." + name + "." + key; inst.Config[full] != "" && volatile[full] == "" {
-				volatile[full] = ""
-			}
+		if full := "volatile." + name + ".host_name"; inst.Config[full] != "" {
+			volatile[full] = "" // until it is plugged in again
 		}
 	case "disk":
 		if device["path"] == "/" {
@@ -181,15 +239,18 @@ func (n *Node) plug(ctx context.Context, inst Instance, name string, volatile st
 	only := inst
 	only.Devices = state.Devices{name: device}
 	var spec runtime.Spec
-	more, err := n.addDevices(ctx, only.withFreeName(inst, name), &spec)
+	// The name inside is chosen with a view to the other nics, and recorded: without it the
+	// interface could not be found again.
+	if key := "volatile." + name + ".name"; device["type"] == "nic" && device["name"] == "" && inst.Config[key] == "" {
+		volatile[key] = freeInterface(inst)
+		only = only.with(state.Config{key: volatile[key]})
+	}
+	more, err := n.addDevices(ctx, only, &spec)
 	if err != nil {
 		return err
 	}
 	maps.Copy(volatile, more)
 	for _, nic := range spec.NICs {
-		if err := n.reserveNIC(ctx, inst.with(volatile), name, device); err != nil {
-			return err
-		}
 		if err := n.cfg.Runtime.AddNIC(ctx, id, nic); err != nil {
 			return fmt.Errorf("add device %q: %w", name, err)
 		}
@@ -214,15 +275,4 @@ func (n *Node) plug(ctx context.Context, inst Instance, name string, volatile st
 		*done = append(*done, func() { n.backed(inst, name, n.cfg.Runtime.RemoveProxy(context.WithoutCancel(ctx), id, proxy.Name)) })
 	}
 	return nil
-}
-
-// withFreeName makes sure that the one nic of i gets an interface name that no
-// other nic of whole has.
-func (i Instance) withFreeName(whole Instance, device string) Instance {
-	key := "volatile." + device + ".name"
-	i = i.with(nil)
-	if i.Devices[device]["type"] == "nic" && i.Devices[device]["name"] == "" && i.Config[key] == "" {
-		i.Config[key] = freeInterface(whole)
-	}
-	return i
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,13 +16,21 @@ import (
 	"muster/state"
 )
 
-// startBridge makes the bridge with its addresses.
+// startBridge makes the bridge with its addresses, routes and ports.
 func (n *Networks) startBridge(p *plan) error {
+	if err := n.checkPorts(p); err != nil {
+		return err
+	}
 	link, err := n.ensureBridge(p)
 	if err != nil {
 		return err
 	}
-	if p.mtu > 0 && link.Attrs().MTU != p.mtu {
+	if p.hwaddr != nil && !bytes.Equal(link.Attrs().HardwareAddr, p.hwaddr) {
+		if err := netlink.LinkSetHardwareAddr(link, p.hwaddr); err != nil {
+			return fmt.Errorf("set the hardware address: %w", err)
+		}
+	}
+	if link.Attrs().MTU != p.mtu {
 		if err := netlink.LinkSetMTU(link, p.mtu); err != nil {
 			return fmt.Errorf("set the MTU: %w", err)
 		}
@@ -40,16 +49,33 @@ func (n *Networks) startBridge(p *plan) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring the bridge up: %w", err)
 	}
-	for _, name := range p.external {
-		port, err := netlink.LinkByName(name)
-		if err != nil {
-			return state.Errorf(state.ErrInvalid, "bridge.external_interfaces: no interface %q on this member", name)
-		}
-		if err := netlink.LinkSetMaster(port, link); err != nil {
-			return fmt.Errorf("put %s into the bridge: %w", name, err)
-		}
+	if err := setRoutes(link, p); err != nil {
+		return err
+	}
+	if err := n.setPorts(link, p); err != nil {
+		return err
 	}
 	return forwarding(p)
+}
+
+// unmarked is what a bridge is called until it carries its alias. A daemon that is killed
+// in between leaves a link that it knows by this name: a bridge under a network's own name
+// carries the alias from its first moment.
+func (n *Networks) unmarked() string { return "mu" + n.tag + "new" }
+
+// removeUnmarked removes a bridge whose making was cut off.
+func (n *Networks) removeUnmarked() error {
+	link, err := netlink.LinkByName(n.unmarked())
+	if isNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("remove a bridge that was half made: %w", err)
+	}
+	return nil
 }
 
 func (n *Networks) ensureBridge(p *plan) (netlink.Link, error) {
@@ -66,8 +92,11 @@ func (n *Networks) ensureBridge(p *plan) (netlink.Link, error) {
 	if err := p.overlaps(); err != nil {
 		return nil, err
 	}
+	if err := n.removeUnmarked(); err != nil {
+		return nil, err
+	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = p.name
+	attrs.Name = n.unmarked()
 	// A bridge without an address of its own takes its lowest port's, which
 	// changes as containers come and go.
 	attrs.HardwareAddr = p.hwaddr
@@ -79,15 +108,30 @@ func (n *Networks) ensureBridge(p *plan) (netlink.Link, error) {
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("make the bridge: %w", err)
 	}
-	link, err = netlink.LinkByName(p.name)
+	link, err = n.mark(p.name)
+	if err != nil {
+		return nil, errors.Join(err, n.removeUnmarked())
+	}
+	return link, nil
+}
+
+// mark gives the new bridge its alias, and then its name.
+func (n *Networks) mark(name string) (netlink.Link, error) {
+	link, err := netlink.LinkByName(n.unmarked())
 	if err != nil {
 		return nil, err
 	}
-	if err := netlink.LinkSetAlias(link, n.alias(p.name)); err != nil {
-		_ = netlink.LinkDel(link)
+	if err := netlink.LinkSetAlias(link, n.alias(name)); err != nil {
 		return nil, fmt.Errorf("mark the bridge as ours: %w", err)
 	}
-	return link, nil
+	err = netlink.LinkSetName(link, name)
+	if errors.Is(err, unix.EEXIST) {
+		return nil, state.Errorf(state.ErrConflict, "this machine already has an interface %q: choose another name", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("name the bridge: %w", err)
+	}
+	return netlink.LinkByName(name)
 }
 
 // setAddresses gives the bridge the plan's addresses and takes others away.
@@ -124,12 +168,12 @@ func setAddresses(link netlink.Link, p *plan) error {
 }
 
 func forwarding(p *plan) error {
-	if p.v4Routing {
+	if p.v4Routing && p.v4.IsValid() {
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 			return state.Errorf(state.ErrConflict, "turn on forwarding: %w; set ipv4.routing to false to do without", err)
 		}
 	}
-	if p.v6Routing {
+	if p.v6Routing && p.v6.IsValid() {
 		// Interfaces that learn their routes from advertisements go on doing so.
 		err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -27,7 +27,7 @@ func (n *Networks) startDnsmasq(ctx context.Context, p *plan) error {
 		return n.stopDnsmasq(ctx, p.name)
 	}
 	config := n.dnsmasqConfig(p)
-	path := n.path(p.name, "dnsmasq.conf")
+	path := n.confPath(p.name)
 	if current, err := os.ReadFile(path); err == nil && bytes.Equal(current, config) && n.dnsmasqPID(p.name) != 0 {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (n *Networks) dnsmasqConfig(p *plan) []byte {
 	line("# Made by muster for network %s; changes are lost.", p.name)
 	line("pid-file=%s", n.path(p.name, "dnsmasq.pid"))
 	line("dhcp-leasefile=%s", n.path(p.name, "leases"))
-	line("dhcp-hostsdir=%s", n.path(p.name, "hosts"))
+	line("dhcp-hostsdir=%s", n.path(p.name, reservationDir))
 	line("no-hosts")
 	line("strict-order")
 	line("bind-interfaces")
@@ -97,6 +97,9 @@ func (n *Networks) dnsmasqConfig(p *plan) []byte {
 		line("domain=%s", domain)
 		line("local=/%s/", domain)
 		line("domain-needed")
+		if p.managedNames() {
+			line("dhcp-ignore-names")
+		}
 	}
 	line("dhcp-authoritative")
 	// Without these a container would wait seconds for its address: addresses
@@ -116,12 +119,18 @@ func (n *Networks) dnsmasqConfig(p *plan) []byte {
 		if gateway := p.config["ipv4.dhcp.gateway"]; gateway != "" {
 			line("dhcp-option=option:router,%s", gateway)
 		}
-		if p.mtu > 0 {
+		if p.mtu != defaultMTU {
 			line("dhcp-option=option:mtu,%d", p.mtu)
+		}
+		if search := p.search(); search != "" {
+			line("dhcp-option=option:domain-search,%s", search)
 		}
 	}
 	if p.v6.IsValid() {
 		line("enable-ra")
+		if search := p.search(); search != "" {
+			line("dhcp-option=option6:domain-search,%s", search)
+		}
 		stateful, _ := state.ParseBool(p.config["ipv6.dhcp.stateful"])
 		switch {
 		case p.v6DHCP && stateful:
@@ -138,6 +147,16 @@ func (n *Networks) dnsmasqConfig(p *plan) []byte {
 		line("%s", raw)
 	}
 	return out.Bytes()
+}
+
+// managedNames says that instances are known by their own names, whatever the guests call
+// themselves.
+func (p *plan) managedNames() bool { return p.config["dns.mode"] != "dynamic" }
+
+// search are the domains that guests look names up in, separated by commas; dnsmasq tells
+// them of its own domain unless it is given others.
+func (p *plan) search() string {
+	return strings.Join(strings.FieldsFunc(p.config["dns.search"], func(r rune) bool { return r == ',' || r == ' ' }), ",")
 }
 
 // ranges are the addresses to hand out: the given ones, or all but the network's,
@@ -180,37 +199,45 @@ func (n *Networks) dnsmasqPID(network string) int {
 	if err != nil || pid <= 1 {
 		return 0
 	}
-	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil || !bytes.Contains(cmdline, []byte(n.path(network, "dnsmasq.conf"))) {
+	if !n.isServer(pid, network) {
 		return 0
 	}
 	return pid
 }
 
+func (n *Networks) confPath(network string) string { return n.path(network, "dnsmasq.conf") }
+
+// isServer reports whether the process runs with the network's configuration.
+func (n *Networks) isServer(pid int, network string) bool {
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && bytes.Contains(cmdline, []byte("--conf-file="+n.confPath(network)+"\x00"))
+}
+
+// servers are all processes that run with the network's configuration. A daemon that was
+// killed while it started one may have left it without a pid file.
+func (n *Networks) servers(network string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && n.isServer(pid, network) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
 // stopDnsmasq ends the network's server and waits until it has.
 func (n *Networks) stopDnsmasq(ctx context.Context, network string) error {
-	pid := n.dnsmasqPID(network)
-	if pid == 0 {
-		return nil
-	}
-	// A pidfd can't be mistaken for another process that got the number.
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
+	pids, err := n.servers(network)
 	if err != nil {
-		return fmt.Errorf("stop dnsmasq: %w", err)
+		return fmt.Errorf("find dnsmasq: %w", err)
 	}
-	defer unix.Close(fd)
-	if n.dnsmasqPID(network) != pid {
-		return nil
-	}
-	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	for _, pid := range pids {
+		if err := n.endServer(ctx, pid, network); err != nil {
 			return fmt.Errorf("stop dnsmasq: %w", err)
-		}
-		if gone(ctx, fd, 3*time.Second) {
-			break
 		}
 	}
 	err = os.Remove(n.path(network, "dnsmasq.pid"))
@@ -218,6 +245,30 @@ func (n *Networks) stopDnsmasq(ctx context.Context, network string) error {
 		return nil
 	}
 	return err
+}
+
+func (n *Networks) endServer(ctx context.Context, pid int, network string) error {
+	// A pidfd can't be mistaken for another process that got the number.
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if !n.isServer(pid, network) {
+		return nil
+	}
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+		if gone(ctx, fd, 3*time.Second) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // gone waits until the process behind a pidfd has ended.
@@ -230,82 +281,6 @@ func gone(ctx context.Context, fd int, within time.Duration) bool {
 		}
 	}
 	return false
-}
-
-// Reservation names an instance's interface to the DHCP server.
-type Reservation struct {
-	// ID identifies the reservation: host name and device.
-	ID string
-	// Name is what the DNS calls the instance.
-	Name   string
-	HWAddr string
-	// IPv4 and IPv6 are the addresses to hand out; empty: any.
-	IPv4, IPv6 string
-}
-
-// Reserve makes the reservation or changes it. The server sees it at once. An
-// address that is not in the network's subnet is ErrInvalid.
-func (n *Networks) Reserve(_ context.Context, network string, reservation Reservation) error {
-	n.mu.Lock()
-	running := n.running[network]
-	n.mu.Unlock()
-	if running == nil {
-		return state.Errorf(state.ErrUnavailable, "network %q does not run on this member: see the daemon's log for why", network)
-	}
-	p, err := planOf(running)
-	if err != nil {
-		return err
-	}
-	entry := []string{reservation.HWAddr}
-	for _, wanted := range []struct {
-		key, value string
-		subnet     netip.Prefix
-	}{{"ipv4.address", reservation.IPv4, p.v4}, {"ipv6.address", reservation.IPv6, p.v6}} {
-		if wanted.value == "" {
-			continue
-		}
-		address, err := netip.ParseAddr(wanted.value)
-		if err != nil || !wanted.subnet.Contains(address) {
-			return state.Errorf(state.ErrInvalid, "%s %q is not in the subnet %s of network %q", wanted.key, wanted.value, wanted.subnet, network)
-		}
-		if address.Is6() {
-			entry = append(entry, "["+address.String()+"]")
-		} else {
-			entry = append(entry, address.String())
-		}
-	}
-	entry = append(entry, reservation.Name)
-	path := n.path(network, "hosts", reservation.ID)
-	content := []byte(strings.Join(entry, ",") + "\n")
-	current, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(current, content) {
-		return nil
-	}
-	// The server watches the directory for new and changed files, but forgets
-	// entries only when told to read all again.
-	staged := n.path(network, "."+reservation.ID)
-	if err := os.WriteFile(staged, content, 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(staged, path); err != nil {
-		return err
-	}
-	if current != nil {
-		n.reload(network)
-	}
-	return nil
-}
-
-// Release takes a reservation back; one that is not there is no error.
-func (n *Networks) Release(_ context.Context, network, id string) error {
-	err := os.Remove(n.path(network, "hosts", id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		n.reload(network)
-	}
-	return err
 }
 
 func (n *Networks) reload(network string) {

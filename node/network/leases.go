@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io/fs"
@@ -21,57 +20,63 @@ type Lease struct {
 
 // Leases returns the network's leases, static ones first.
 func (n *Networks) Leases(_ context.Context, network string) ([]Lease, error) {
-	leases, err := n.staticLeases(network)
-	if err != nil {
-		return nil, err
-	}
-	static := map[string]bool{}
-	for _, lease := range leases {
-		static[lease.Address] = true
-	}
-	file, err := os.Open(n.path(network, "leases"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return leases, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		// expiry, hardware address, address, name, client id (dnsmasq(8),
-		// "dhcp-leasefile"); "duid" opens the part for IPv6.
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || fields[0] == "duid" || static[fields[2]] {
-			continue
-		}
-		name := fields[3]
-		if name == "*" {
-			name = ""
-		}
-		leases = append(leases, Lease{Hostname: name, HWAddr: fields[1], Address: fields[2], Type: "dynamic"})
-	}
-	return leases, lines.Err()
-}
-
-// staticLeases reads the reservations that name an address.
-func (n *Networks) staticLeases(network string) ([]Lease, error) {
-	entries, err := os.ReadDir(n.path(network, "hosts"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	leases := []Lease{}
-	for _, entry := range entries {
-		data, err := os.ReadFile(n.path(network, "hosts", entry.Name()))
-		if err != nil {
-			continue // released meanwhile
+	static := map[string]bool{}
+	for _, r := range n.reservationsOf(network) {
+		for _, address := range []string{r.IPv4, r.IPv6} {
+			if address != "" {
+				static[address] = true
+				leases = append(leases, Lease{Hostname: r.Name, HWAddr: r.HWAddr, Address: address, Type: "static"})
+			}
 		}
-		fields := strings.Split(strings.TrimSpace(string(data)), ",")
-		for _, address := range fields[1 : len(fields)-1] {
-			leases = append(leases, Lease{
-				Hostname: fields[len(fields)-1], HWAddr: fields[0], Address: strings.Trim(address, "[]"), Type: "static",
-			})
+	}
+	handedOut, _, err := n.handedOut(network)
+	if err != nil {
+		return nil, err
+	}
+	for _, lease := range handedOut {
+		if lease.duid == "" && !static[lease.address] {
+			leases = append(leases, Lease{Hostname: lease.name, HWAddr: lease.hwaddr, Address: lease.address, Type: "dynamic"})
 		}
 	}
 	return leases, nil
+}
+
+// handed is an address that the server has handed out, as a line of its file says
+// (dnsmasq(8), "dhcp-leasefile").
+type handed struct {
+	line          string
+	address, name string
+	hwaddr        string // of IPv4
+	clientID      string // of IPv4, in hexadecimal with colons; "*" when there is none
+	duid, iaid    string // of IPv6
+}
+
+// handedOut reads the server's file; server is its own identity for DHCPv6.
+func (n *Networks) handedOut(network string) (list []handed, server string, err error) {
+	data, err := os.ReadFile(n.path(network, "leases"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) == 2 && fields[0] == "duid" {
+			server = fields[1]
+			continue
+		}
+		if len(fields) < 5 {
+			continue
+		}
+		lease := handed{line: line, address: fields[2], name: fields[3]}
+		if lease.name == "*" {
+			lease.name = ""
+		}
+		if server == "" {
+			lease.hwaddr, lease.clientID = fields[1], fields[4]
+		} else {
+			lease.iaid, lease.duid = fields[1], fields[4]
+		}
+		list = append(list, lease)
+	}
+	return list, server, nil
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,8 +44,17 @@ type Networks struct {
 	log *slog.Logger
 
 	// mu orders changes of networks; they are rare.
-	mu      sync.Mutex
-	running map[string]*state.Network // guarded by mu
+	mu sync.Mutex
+
+	// hosts orders changes of reservations. It may be taken while mu is held, not the other
+	// way round.
+	hosts sync.Mutex
+	// reserved are the reservations of each network by their files' names; nil until they
+	// are read.
+	reserved map[string]map[string]Reservation // guarded by hosts
+
+	known   sync.Mutex
+	running map[string]*state.Network // guarded by known
 }
 
 // New returns the networks kept in cfg.Dir. It touches nothing.
@@ -79,7 +89,6 @@ func (n *Networks) Start(ctx context.Context, network state.Network) error {
 	if err := n.start(ctx, &network); err != nil {
 		return fmt.Errorf("network %q: %w", network.Name, err)
 	}
-	n.running[network.Name] = &network
 	return nil
 }
 
@@ -88,7 +97,9 @@ func (n *Networks) start(ctx context.Context, network *state.Network) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.path(network.Name, "hosts"), 0o755); err != nil {
+	// The directory is the first to come and the last to go: what it names is looked for
+	// when a daemon that was killed is started again.
+	if err := os.MkdirAll(n.path(network.Name, reservationDir), 0o755); err != nil {
 		return err
 	}
 	if err := n.startBridge(plan); err != nil {
@@ -97,7 +108,32 @@ func (n *Networks) start(ctx context.Context, network *state.Network) error {
 	if err := n.startFirewall(plan); err != nil {
 		return err
 	}
-	return n.startDnsmasq(ctx, plan)
+	if err := n.renderReservations(plan); err != nil {
+		return err
+	}
+	if err := n.startDnsmasq(ctx, plan); err != nil {
+		return err
+	}
+	n.setRunning(network.Name, network)
+	return nil
+}
+
+// setRunning notes a network that this machine runs; nil: no longer.
+func (n *Networks) setRunning(name string, network *state.Network) {
+	n.known.Lock()
+	defer n.known.Unlock()
+	if network == nil {
+		delete(n.running, name)
+		return
+	}
+	n.running[name] = network
+}
+
+// allRunning are the networks that this machine runs.
+func (n *Networks) allRunning() map[string]*state.Network {
+	n.known.Lock()
+	defer n.known.Unlock()
+	return maps.Clone(n.running)
 }
 
 // Delete removes the network from this machine. What is gone already, or was
@@ -115,6 +151,7 @@ func (n *Networks) remove(ctx context.Context, name string) error {
 	if err := n.stop(ctx, name); err != nil {
 		return err
 	}
+	n.forgetReservations(name)
 	return os.RemoveAll(n.path(name))
 }
 
@@ -128,7 +165,7 @@ func (n *Networks) stop(ctx context.Context, name string) error {
 	if err := n.stopBridge(name); err != nil {
 		return err
 	}
-	delete(n.running, name)
+	n.setRunning(name, nil)
 	return nil
 }
 
@@ -139,7 +176,7 @@ func (n *Networks) StopAll(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var failed []error
-	for name, network := range n.running {
+	for name, network := range n.allRunning() {
 		if n.used(network) {
 			continue
 		}
@@ -176,7 +213,6 @@ func (n *Networks) Rename(ctx context.Context, network state.Network, newName st
 	if err := n.start(ctx, &network); err != nil {
 		return fmt.Errorf("network %q: %w", newName, err)
 	}
-	n.running[newName] = &network
 	return nil
 }
 
@@ -192,9 +228,10 @@ func (n *Networks) Reconcile(ctx context.Context, known []*state.Network) error 
 		names[network.Name] = true
 		if err := n.start(ctx, network); err != nil {
 			failed = append(failed, fmt.Errorf("network %q: %w", network.Name, err))
-			continue
 		}
-		n.running[network.Name] = network
+	}
+	if err := n.removeUnmarked(); err != nil {
+		failed = append(failed, err)
 	}
 	links, err := dump.Whole(netlink.LinkList)
 	if err != nil {
@@ -203,6 +240,15 @@ func (n *Networks) Reconcile(ctx context.Context, known []*state.Network) error 
 	stale := map[string]bool{}
 	for _, link := range links {
 		if name, ours := strings.CutPrefix(link.Attrs().Alias, "muster "+n.tag+" "); ours && !names[name] {
+			stale[name] = true
+		}
+	}
+	firewalled, err := n.firewalled()
+	if err != nil {
+		failed = append(failed, err)
+	}
+	for _, name := range firewalled {
+		if !names[name] {
 			stale[name] = true
 		}
 	}
@@ -242,7 +288,7 @@ func (n *Networks) Run(ctx context.Context) error {
 func (n *Networks) supervise(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for name, network := range n.running {
+	for name, network := range n.allRunning() {
 		plan, err := planOf(network)
 		if err != nil || !plan.dnsmasq() || n.dnsmasqPID(name) != 0 {
 			continue

@@ -25,7 +25,19 @@ import (
 	"muster/state"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(cutOffDir); dir != "" {
+		os.Exit(startAndDelete(dir))
+	}
+	if hwaddr := os.Getenv(solicitFor); hwaddr != "" {
+		if err := solicit(hwaddr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // inNamespace moves the test's thread into a network namespace of its own, where
 // nothing it makes outlives it.
@@ -119,6 +131,31 @@ func guest(t *testing.T, bridge, hwaddr string) (run func(args ...string) (strin
 	}
 }
 
+// ask4 asks for an address as a guest does when it starts, and takes it.
+func ask4(t *testing.T, run func(args ...string) (string, error)) string {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "dhcp")
+	err := os.WriteFile(script, []byte("#!/bin/busybox sh\n[ \"$1\" = bound ] && busybox ip addr add $ip/$mask dev $interface\nexit 0\n"), 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("busybox", "ip", "link", "set", "eth0", "up"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := run("busybox", "udhcpc", "-i", "eth0", "-q", "-n", "-f", "-t", "10", "-T", "1", "-s", script)
+	if err != nil {
+		t.Fatalf("udhcpc: %v: %s", err, out)
+	}
+	return out
+}
+
+func keep(t *testing.T, n *Networks, owner string, wanted ...Reservation) {
+	t.Helper()
+	if err := n.Keep(t.Context(), owner, wanted); err != nil {
+		t.Fatalf("keep the addresses of %s: %v", owner, err)
+	}
+}
+
 func testNetwork(name, subnet string) state.Network {
 	return state.Network{Project: "default", Name: name, Type: "bridge", Config: state.Config{
 		"ipv4.address": subnet, "ipv4.nat": "true", "ipv6.address": "none",
@@ -138,26 +175,11 @@ func TestAContainerGetsAnAddressAndAName(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if err := n.Reserve(ctx, "mt0", Reservation{ID: "c1.eth0", Name: "c1", HWAddr: "00:16:3e:00:00:01"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Reserve(ctx, "mt0", Reservation{ID: "c2.eth0", Name: "c2", HWAddr: "00:16:3e:00:00:02", IPv4: "10.77.1.50"}); err != nil {
-		t.Fatal(err)
-	}
-	script := filepath.Join(t.TempDir(), "dhcp")
-	err := os.WriteFile(script, []byte("#!/bin/busybox sh\n[ \"$1\" = bound ] && busybox ip addr add $ip/$mask dev $interface\nexit 0\n"), 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
+	keep(t, n, "c1", Reservation{Network: "mt0", Device: "eth0", Name: "c1", HWAddr: "00:16:3e:00:00:01"})
+	keep(t, n, "c2", Reservation{Network: "mt0", Device: "eth0", Name: "c2", HWAddr: "00:16:3e:00:00:02", IPv4: "10.77.1.50"})
 	lease := func(hwaddr string) string {
 		run := guest(t, "mt0", hwaddr)
-		if out, err := run("busybox", "ip", "link", "set", "eth0", "up"); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		out, err := run("busybox", "udhcpc", "-i", "eth0", "-q", "-n", "-f", "-t", "5", "-T", "1", "-s", script)
-		if err != nil {
-			t.Fatalf("udhcpc: %v: %s", err, out)
-		}
+		out := ask4(t, run)
 		for _, name := range []string{"c2.lxd", "c2"} {
 			if out, err := run("busybox", "nslookup", "-type=a", name, "10.77.1.1"); err != nil || !strings.Contains(out, "10.77.1.50") {
 				t.Logf("nslookup %s: %v: %s", name, err, out)

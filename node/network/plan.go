@@ -16,11 +16,13 @@ import (
 
 // plan is a network's configuration, read.
 type plan struct {
-	name         string
-	hwaddr       net.HardwareAddr
-	mtu          int
-	external     []string
-	v4, v6       netip.Prefix // invalid when there is none
+	name     string
+	hwaddr   net.HardwareAddr
+	mtu      int
+	external []string
+	v4, v6   netip.Prefix // invalid when there is none
+	// routes are the further subnets behind the bridge.
+	routes       []netip.Prefix
 	v4DHCP       bool
 	v6DHCP       bool
 	v4NAT, v6NAT bool
@@ -31,26 +33,39 @@ type plan struct {
 	config       state.Config
 }
 
-// FillDefaults replaces "auto" by what it stands for on this machine, so that all
-// members of a cluster agree, and adds the addresses that a bridge has unless told
-// otherwise.
+// defaultMTU is a bridge's unless bridge.mtu says otherwise.
+const defaultMTU = 1500
+
+// FillDefaults is the configuration of a new network: FillAuto, and the addresses that a
+// bridge has unless told otherwise.
 func FillDefaults(config state.Config) (state.Config, error) {
-	filled := state.Config{}
-	maps.Copy(filled, config)
-	if filled["ipv4.address"] == "" || filled["ipv4.address"] == "auto" {
-		subnet, err := AutoSubnet()
+	filled := maps.Clone(config)
+	if filled == nil {
+		filled = state.Config{}
+	}
+	for _, key := range []string{"ipv4.address", "ipv6.address"} {
+		if filled[key] == "" {
+			filled[key] = "auto"
+		}
+	}
+	return FillAuto(filled)
+}
+
+// FillAuto replaces "auto" by what it stands for on this machine, so that all members of
+// a cluster agree. A family without an address stays without one.
+func FillAuto(config state.Config) (state.Config, error) {
+	filled := maps.Clone(config)
+	for key, pick := range map[string]func() (string, error){"ipv4.address": AutoSubnet, "ipv6.address": autoSubnet6} {
+		if filled[key] != "auto" {
+			continue
+		}
+		address, err := pick()
 		if err != nil {
 			return nil, err
 		}
-		filled["ipv4.address"] = subnet
-		if filled["ipv4.nat"] == "" {
-			filled["ipv4.nat"] = "true"
-		}
-	}
-	if filled["ipv6.address"] == "" || filled["ipv6.address"] == "auto" {
-		filled["ipv6.address"] = autoSubnet6()
-		if filled["ipv6.nat"] == "" {
-			filled["ipv6.nat"] = "true"
+		filled[key] = address
+		if nat := key[:4] + ".nat"; filled[nat] == "" {
+			filled[nat] = "true"
 		}
 	}
 	return filled, nil
@@ -95,19 +110,19 @@ func AutoSubnet() (string, error) {
 }
 
 // autoSubnet6 is a random unique local /64 (RFC 4193).
-func autoSubnet6() string {
+func autoSubnet6() (string, error) {
 	bytes := [16]byte{0xfd, 0x42}
 	for i := 2; i < 8; i++ {
 		bytes[i] = byte(rand.N(256))
 	}
 	bytes[15] = 1
-	return netip.PrefixFrom(netip.AddrFrom16(bytes), 64).String()
+	return netip.PrefixFrom(netip.AddrFrom16(bytes), 64).String(), nil
 }
 
 // planOf reads the configuration; what is wrong is ErrInvalid.
 func planOf(network *state.Network) (*plan, error) {
 	config := network.Config
-	p := &plan{name: network.Name, config: config}
+	p := &plan{name: network.Name, config: config, mtu: defaultMTU}
 	on := func(key string, otherwise bool) bool {
 		if config[key] == "" {
 			return otherwise
@@ -128,8 +143,8 @@ func planOf(network *state.Network) (*plan, error) {
 	p.v6NAT = p.v6.IsValid() && on("ipv6.nat", false)
 	p.v4Firewall = on("ipv4.firewall", true)
 	p.v6Firewall = on("ipv6.firewall", true)
-	p.v4Routing = p.v4.IsValid() && on("ipv4.routing", true)
-	p.v6Routing = p.v6.IsValid() && on("ipv6.routing", true)
+	p.v4Routing = on("ipv4.routing", true)
+	p.v6Routing = on("ipv6.routing", true)
 	if value := config["bridge.mtu"]; value != "" {
 		if p.mtu, err = strconv.Atoi(value); err != nil {
 			return nil, state.Errorf(state.ErrInvalid, "bridge.mtu %q is not a number", value)
@@ -147,6 +162,18 @@ func planOf(network *state.Network) (*plan, error) {
 	for name := range strings.SplitSeq(config["bridge.external_interfaces"], ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			p.external = append(p.external, name)
+		}
+	}
+	for _, key := range []string{"ipv4.routes", "ipv6.routes"} {
+		for subnet := range strings.SplitSeq(config[key], ",") {
+			if subnet = strings.TrimSpace(subnet); subnet == "" {
+				continue
+			}
+			prefix, err := netip.ParsePrefix(subnet)
+			if err != nil {
+				return nil, state.Errorf(state.ErrInvalid, "%s: %q is not a subnet", key, subnet)
+			}
+			p.routes = append(p.routes, prefix.Masked())
 		}
 	}
 	return p, nil

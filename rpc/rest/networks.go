@@ -106,6 +106,9 @@ func (x networks) show(n *state.Network, here bool) api.Network {
 	} else {
 		shown.Config, _ = state.SplitConfig(n.Config, state.NetworkLocalKey)
 	}
+	// The address that a bridge without bridge.hwaddr keeps is the server's alone: a network
+	// is shown with what was asked for.
+	delete(shown.Config, "volatile.bridge.hwaddr")
 	if here {
 		shown.Status = localStatus(n.Locals[self])
 	}

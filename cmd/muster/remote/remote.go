@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"muster/rpc/client"
 	"muster/rpc/client/yamldoc"
@@ -214,8 +213,6 @@ type Options struct {
 	// Project overrides the remote's.
 	Project string
 	Log     *slog.Logger
-	// Stale is as in client.Config.
-	Stale func(old time.Duration)
 }
 
 // Connect returns a client for a remote.
@@ -224,7 +221,7 @@ func (c *Config) Connect(name string, opts Options) (*client.Client, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no remote %q", name)
 	}
-	cfg := client.Config{Project: opts.Project, Log: opts.Log, Stale: opts.Stale}
+	cfg := client.Config{Project: opts.Project, Log: opts.Log}
 	if cfg.Project == "" {
 		cfg.Project = r.Project
 	}
