@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"muster/node/image"
+	"muster/node/runtime/lxc/inside"
 	"muster/node/storage"
 	"muster/state"
 )
@@ -41,34 +42,49 @@ func (n *Node) applyTemplates(ctx context.Context, inst Instance, mounted storag
 		if err != nil {
 			return err
 		}
-		for _, file := range files {
-			if err := n.writeTemplate(inst, mounted.RootFS, file); err != nil {
-				return fmt.Errorf("write template %s: %w", file.Path, err)
+		if err := n.asRoot(inst, func() error {
+			for _, file := range files {
+				if err := writeTemplate(mounted.RootFS, file); err != nil {
+					return fmt.Errorf("write template %s: %w", file.Path, err)
+				}
 			}
+			return nil
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// asRoot runs f as the instance's own root, on a thread of its own: what f makes belongs to
+// that root. Through a mount that maps ids the machine's root can't make a file at all,
+// since it has no id there (EOVERFLOW).
+func (n *Node) asRoot(inst Instance, f func() error) error {
+	ids := n.ids(inst)
+	if ids == nil {
+		return f()
+	}
+	return inside.OnThread(func() error {
+		if err := inside.ActAs(ids.Host, ids.Host, true); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
 // writeTemplate writes one file below the root file system. os.Root keeps it
 // there whatever symbolic links the container has made.
-func (n *Node) writeTemplate(inst Instance, rootfs string, file image.Rendered) error {
+func writeTemplate(rootfs string, file image.Rendered) error {
 	root, err := os.OpenRoot(rootfs)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	name := strings.TrimPrefix(file.Path, "/")
-	_, err = root.Lstat(name)
-	exists := err == nil
-	if exists && file.CreateOnly {
+	if _, err := root.Lstat(name); err == nil && file.CreateOnly {
 		return nil
 	}
-	owner := 0
-	if ids := n.ids(inst); ids != nil {
-		owner = int(ids.Host)
-	}
-	if err := makeParents(root, path.Dir(name), owner); err != nil {
+	if err := makeParents(root, path.Dir(name)); err != nil {
 		return err
 	}
 	out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -79,27 +95,18 @@ func (n *Node) writeTemplate(inst Instance, rootfs string, file image.Rendered) 
 		out.Close()
 		return err
 	}
-	if !exists {
-		if err := out.Chown(owner, owner); err != nil {
-			out.Close()
-			return err
-		}
-	}
 	return out.Close()
 }
 
-func makeParents(root *os.Root, dir string, owner int) error {
+func makeParents(root *os.Root, dir string) error {
 	if dir == "." || dir == "/" {
 		return nil
 	}
 	if _, err := root.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := makeParents(root, path.Dir(dir), owner); err != nil {
+	if err := makeParents(root, path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := root.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return root.Chown(dir, owner, owner)
+	return root.Mkdir(dir, 0o755)
 }

@@ -128,6 +128,11 @@ type Runtime interface {
 	Close() error
 }
 
+// PushPrefix begins the names of files that a client of Files or RootFiles writes beside
+// those that they are to replace. One that still has such a name when its connection ends
+// is removed.
+const PushPrefix = ".muster-push-"
+
 // Driver is an implementation of Runtime.
 type Driver struct {
 	// Name is "lxc" or "sim".

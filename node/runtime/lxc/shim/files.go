@@ -5,23 +5,28 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 
+	"muster/node/runtime"
 	"muster/node/runtime/lxc/wire"
 )
 
 // serveFiles is an SFTP server over the file system that the process sees: by
 // now that is the container's.
 func serveFiles(conn io.ReadWriteCloser) error {
+	handler := files{pushed: &pushed{}}
 	server := sftp.NewRequestServer(conn, sftp.Handlers{
-		FileGet: files{}, FilePut: files{}, FileCmd: files{}, FileList: files{},
+		FileGet: handler, FilePut: handler, FileCmd: handler, FileList: handler,
 	})
 	err := server.Serve()
+	handler.pushed.remove()
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -30,7 +35,41 @@ func serveFiles(conn io.ReadWriteCloser) error {
 
 // files answers SFTP requests. Paths arrive absolute and clean; the kernel
 // resolves them below the container's root.
-type files struct{}
+type files struct{ pushed *pushed }
+
+// pushed are the files that were made to replace others and have not done so: the client
+// may end before it comes to that.
+type pushed struct {
+	mu    sync.Mutex
+	paths map[string]bool // guarded by mu
+}
+
+func (p *pushed) add(name string) {
+	if !strings.HasPrefix(path.Base(name), runtime.PushPrefix) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.paths == nil {
+		p.paths = map[string]bool{}
+	}
+	p.paths[name] = true
+}
+
+// drop forgets a file that has another name now, or none.
+func (p *pushed) drop(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.paths, name)
+}
+
+func (p *pushed) remove() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name := range p.paths {
+		_ = unix.Unlink(name) // nobody is left to tell
+	}
+}
 
 var (
 	_ sftp.OpenFileWriter       = files{}
@@ -45,13 +84,16 @@ var (
 func (files) Fileread(r *sftp.Request) (io.ReaderAt, error) { return open(r.Filepath, r.Pflags()) }
 
 // Filewrite implements sftp.FileWriter.
-func (files) Filewrite(r *sftp.Request) (io.WriterAt, error) { return openForWriting(r) }
+func (f files) Filewrite(r *sftp.Request) (io.WriterAt, error) { return f.openForWriting(r) }
 
 // OpenFile implements sftp.OpenFileWriter.
-func (files) OpenFile(r *sftp.Request) (sftp.WriterAtReaderAt, error) { return openForWriting(r) }
+func (f files) OpenFile(r *sftp.Request) (sftp.WriterAtReaderAt, error) { return f.openForWriting(r) }
 
-func openForWriting(r *sftp.Request) (sftp.WriterAtReaderAt, error) {
+func (f files) openForWriting(r *sftp.Request) (sftp.WriterAtReaderAt, error) {
 	file, err := open(r.Filepath, r.Pflags())
+	if err == nil && r.Pflags().Excl {
+		f.pushed.add(r.Filepath)
+	}
 	if err == nil && r.Pflags().Append {
 		return appending{file}, nil
 	}
@@ -112,7 +154,7 @@ func open(path string, want sftp.FileOpenFlags) (*os.File, error) {
 }
 
 // Filecmd implements sftp.FileCmder.
-func (files) Filecmd(r *sftp.Request) error {
+func (f files) Filecmd(r *sftp.Request) error {
 	switch r.Method {
 	case "Setstat":
 		return setstat(r)
@@ -122,6 +164,7 @@ func (files) Filecmd(r *sftp.Request) error {
 	case "Rmdir":
 		return unix.Rmdir(r.Filepath)
 	case "Remove":
+		f.pushed.drop(r.Filepath)
 		return unix.Unlink(r.Filepath)
 	case "Mkdir":
 		return unix.Mkdir(r.Filepath, 0o755)
@@ -134,7 +177,13 @@ func (files) Filecmd(r *sftp.Request) error {
 }
 
 // PosixRename implements sftp.PosixRenameFileCmder.
-func (files) PosixRename(r *sftp.Request) error { return unix.Rename(r.Filepath, r.Target) }
+func (f files) PosixRename(r *sftp.Request) error {
+	err := unix.Rename(r.Filepath, r.Target)
+	if err == nil {
+		f.pushed.drop(r.Filepath)
+	}
+	return err
+}
 
 // StatVFS implements sftp.StatVFSFileCmder.
 func (files) StatVFS(r *sftp.Request) (*sftp.StatVFS, error) {
