@@ -6,17 +6,19 @@ import (
 	"runtime"
 
 	"muster/node"
+	"muster/node/image"
 	"muster/state"
 	"muster/state/store"
 )
 
 // checkInstance refuses an instance that could never be: bad names, keys and
 // devices, profiles, pools and networks that do not exist. It fills in the
-// architecture when nobody said.
+// architecture when nobody said, and gives it the kernel's name.
 func (c *Cluster) checkInstance(view *store.View, inst *state.Instance) error {
 	if inst.Architecture == "" {
 		inst.Architecture = hostArchitecture()
 	}
+	inst.Architecture = image.KernelArchitecture(inst.Architecture)
 	if !state.RunsOn(inst.Architecture, hostArchitecture()) {
 		return state.Errorf(state.ErrInvalid, "architecture %q: this member runs %s", inst.Architecture, hostArchitecture())
 	}

@@ -210,11 +210,11 @@ func encodeInput(input any) string {
 	return string(encoded)
 }
 
-// fromImage takes over what an image says about the instances made from it.
+// fromImage takes over what an image says about the instances made from it. Its
+// programs are of the image's architecture whatever the request says, so LXD 5.0.2
+// passes over an architecture beside an image.
 func fromImage(inst *state.Instance, image *state.Image) {
-	if inst.Architecture == "" {
-		inst.Architecture = image.Architecture
-	}
+	inst.Architecture = image.Architecture
 	inst.Config["volatile.base_image"] = image.Fingerprint
 	for key, value := range image.Properties {
 		if _, set := inst.Config["image."+key]; !set {

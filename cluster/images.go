@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -234,8 +236,27 @@ func (c *Cluster) DeleteImage(ctx context.Context, project, fingerprint string) 
 			return err
 		}
 		c.dropFiles(ctx, doomed.Fingerprint)
+		c.endImageSecrets(ctx)
 		return nil
 	})
+}
+
+// endImageSecrets ends the operations of secrets that open an image which is not
+// there any more. Whatever member looks first ends them.
+func (c *Cluster) endImageSecrets(ctx context.Context) {
+	view := c.store.View()
+	for _, op := range c.ops.List("", true) {
+		fingerprint, isSecret := op.Metadata["fingerprint"].(string)
+		if op.Final() || op.Class != string(coord.ClassToken) || !isSecret {
+			continue
+		}
+		if _, err := view.Image(cmp.Or(op.Project, state.DefaultProject), fingerprint); !errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err := c.ops.Cancel(ctx, op.ID); err != nil && state.Kind(err) == nil {
+			c.log.Warn("end the operation of an image secret", "operation", op.ID, "error", err)
+		}
+	}
 }
 
 // ImageFiles opens the files of an image for a download.

@@ -12,6 +12,7 @@ import (
 
 	"muster/cluster/coord"
 	"muster/node"
+	"muster/node/image"
 	"muster/scheduler"
 	"muster/state"
 	"muster/state/store"
@@ -95,13 +96,14 @@ func (c *Cluster) placeRequest(view *store.View, spec InstanceSpec) (scheduler.R
 	profiles, architecture, fingerprint := spec.Profiles, spec.Architecture, ""
 	switch spec.Source.Kind {
 	case "image":
-		image, err := findImage(view, spec.Project, spec.Source)
+		found, err := findImage(view, spec.Project, spec.Source)
 		if err != nil {
 			return scheduler.Request{}, err
 		}
-		fingerprint, architecture = image.Fingerprint, cmp.Or(architecture, image.Architecture)
-		if profiles == nil && len(image.Profiles) > 0 {
-			profiles = image.Profiles
+		// As in fromImage, what an image is for is what it says.
+		fingerprint, architecture = found.Fingerprint, found.Architecture
+		if profiles == nil && len(found.Profiles) > 0 {
+			profiles = found.Profiles
 		}
 	case "copy":
 		if err := plan.copyFrom(view, &spec); err != nil {
@@ -118,7 +120,7 @@ func (c *Cluster) placeRequest(view *store.View, spec InstanceSpec) (scheduler.R
 	}
 	request, err := requestFor(config, devices)
 	request.Project, request.Name = spec.Project, spec.Name
-	request.Architecture, request.Image = architecture, fingerprint
+	request.Architecture, request.Image = image.KernelArchitecture(architecture), fingerprint
 	return request, err
 }
 

@@ -189,8 +189,8 @@ func (r *resumed) close() {
 	}
 }
 
-// tendImages removes the files of images that were deleted through other members, and
-// fetches those that too few members have, until ctx ends.
+// tendImages removes the files and secrets of images that were deleted through other
+// members, and fetches those that too few members have, until ctx ends.
 func (c *Cluster) tendImages(ctx context.Context) error {
 	held := map[string]bool{}
 	ticker := time.NewTicker(replicasEvery)
@@ -209,6 +209,7 @@ func (c *Cluster) tendImages(ctx context.Context) error {
 			}
 		}
 		held = now
+		c.endImageSecrets(ctx)
 		if err := c.replicate(ctx, view); err != nil && ctx.Err() == nil {
 			c.log.Warn("fetch an image", "error", err)
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"muster/node/image"
 	"muster/rpc/client"
 	"muster/rpc/rest/api"
 )
@@ -147,107 +146,6 @@ func (a *app) giveAliases(ctx context.Context, c *client.Client, fingerprint str
 		}
 		if err != nil {
 			return fmt.Errorf("the image %s is there, but its alias %s is not: %w", elided(fingerprint, 12), name, err)
-		}
-	}
-	return nil
-}
-
-func (a *app) imageBuildCommand() *cobra.Command {
-	var flags newImage
-	var output, busybox string
-	build := &cobra.Command{
-		Use:   "busybox [REMOTE:]",
-		Short: "Build a small system container image from a static busybox",
-		Long: `Build a small system container image from a static busybox (Debian's package
-busybox-static) and import it. It needs no network and takes a second. With
---output, it is written to a file instead.`,
-		Example: `  muster image build busybox --alias busybox
-  muster image build busybox --output busybox.tar.xz`,
-		Args: between(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, rest, err := a.server(args)
-			if err != nil {
-				return err
-			}
-			if len(rest) > 0 {
-				return usagef(cmd, "%q is no remote: it has no colon at its end", rest[0])
-			}
-			if len(flags.aliases) == 0 {
-				flags.aliases = []string{"busybox"}
-			}
-			return a.buildBusybox(cmd.Context(), t, output, busybox, flags)
-		},
-	}
-	flags.flags(build)
-	build.Flags().StringVarP(&output, "output", "o", "", "write the image to this file; nothing is imported")
-	build.Flags().StringVar(&busybox, "busybox", "", "static busybox to use (default /bin/busybox)")
-	return family("build", "Build images without an image server", "  muster image build busybox --alias busybox", build)
-}
-
-// compressions by the end of a file's name.
-var compressions = []struct {
-	suffix string
-	kind   image.Compression
-}{{".tar.gz", image.Gzip}, {".tgz", image.Gzip}, {".tar.xz", image.XZ}, {".tar.zst", image.Zstd}, {".tar", image.None}}
-
-func (a *app) buildBusybox(ctx context.Context, t thing, output, busybox string, flags newImage) error {
-	spec := image.BusyboxSpec{BusyboxPath: busybox}
-	if output != "" {
-		known := false
-		for _, each := range compressions {
-			if strings.HasSuffix(output, each.suffix) {
-				spec.Compression, known = each.kind, true
-				break
-			}
-		}
-		if !known {
-			return fmt.Errorf("%s: the name must end in .tar, .tar.gz, .tar.xz or .tar.zst", output)
-		}
-	}
-	// Beside the output, so that it can be renamed into place.
-	dir := os.TempDir()
-	if output != "" {
-		dir = filepath.Dir(output)
-	}
-	scratch, err := os.MkdirTemp(dir, ".muster-image-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
-	spec.OutDir = scratch
-	built, err := image.BuildBusybox(ctx, spec)
-	if err != nil {
-		return advise(err, "A static busybox is in Debian's package busybox-static (`apt-get install busybox-static`).")
-	}
-	if output != "" {
-		if err := os.Rename(built.Unified, output); err != nil {
-			return err
-		}
-		a.say("Image %s written to %s (%s)", elided(built.Fingerprint, 12), output, sizeDecimal(built.Size))
-		return nil
-	}
-	fingerprint := built.Fingerprint
-	switch _, _, err = t.Image(ctx, fingerprint); {
-	case client.IsNotFound(err):
-		fingerprint, err = a.upload(ctx, t, []string{built.Unified}, nil, flags)
-	case err == nil:
-		// The same busybox gives the same image.
-		if err = a.checkAliasesOf(ctx, t.Client, fingerprint, flags); err == nil {
-			err = a.giveAliases(ctx, t.Client, fingerprint, flags)
-		}
-	}
-	if err == nil {
-		a.say("Image %s has the alias %s", elided(fingerprint, 12), strings.Join(flags.aliases, ", "))
-	}
-	return err
-}
-
-// checkAliasesOf is checkAliases for an image that was there before.
-func (a *app) checkAliasesOf(ctx context.Context, c *client.Client, fingerprint string, flags newImage) error {
-	for _, name := range flags.aliases {
-		old, _, err := c.ImageAlias(ctx, name)
-		if err == nil && old.Target != fingerprint && !flags.reuse {
-			return advise(fmt.Errorf("the alias %q is taken", name), "With --reuse, it is moved to this image.")
 		}
 	}
 	return nil

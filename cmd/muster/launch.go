@@ -144,6 +144,10 @@ func (a *app) create(cmd *cobra.Command, args []string, flags newInstance) (thin
 		}
 		a.say("Instance name is: %s", t.name)
 	}
+	// A server alone says "none".
+	if op.Location != "" && op.Location != "none" {
+		a.say("%s is on cluster member %s", t.full(t.name), op.Location)
+	}
 	return t, nil
 }
 

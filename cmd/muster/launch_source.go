@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -26,14 +27,30 @@ func (a *app) imageSource(ctx context.Context, t thing, image string) (api.Insta
 	}
 	found, _, err := t.ResolveImage(ctx, from.name)
 	if client.IsNotFound(err) {
-		err = fmt.Errorf("there is no image %q", from.name)
-		return api.InstanceSource{}, advise(err,
-			"`muster image list` shows what there is; a small one is made with `muster image build busybox --alias %s`.", from.name)
+		return api.InstanceSource{}, advise(fmt.Errorf("there is no image %q", from.name), "%s", imageAdvice(from.name))
 	}
 	if err != nil {
 		return api.InstanceSource{}, err
 	}
 	return api.InstanceSource{Type: "image", Fingerprint: found.Fingerprint}, nil
+}
+
+// debianReleases are the releases of Debian by their numbers.
+var debianReleases = map[string]string{"11": "bullseye", "12": "bookworm", "13": "trixie"}
+
+// imageAdvice says how to get an image that is not there. Images are built here,
+// not fetched: there is no image server to ask.
+func imageAdvice(name string) string {
+	system, release, _ := strings.Cut(name, "/")
+	release, _, _ = strings.Cut(release, "/")
+	switch system {
+	case "debian":
+		suite := cmp.Or(debianReleases[release], release, "bookworm")
+		return fmt.Sprintf("`muster image list` shows what there is; one of Debian is made with `muster image build debian --suite %s --alias %s`.", suite, name)
+	case "busybox":
+		return "`muster image list` shows what there is; this one is made with `muster image build busybox`."
+	}
+	return "`muster image list` shows what there is; images are made with `muster image build busybox` (small) or `muster image build debian`, or brought with `muster image import FILE`."
 }
 
 // foreignImage lets the target download from the other server, with a secret

@@ -37,17 +37,26 @@ func (a *app) progress(title string) *progress {
 
 // operation shows what an operation says of itself.
 func (p *progress) operation(op api.Operation) {
-	at, ok := client.ProgressOf(op)
-	if !p.shown || !ok || (at.Text == "" && at.Percent < 0) {
+	if at, ok := client.ProgressOf(op); ok {
+		p.show(at.Text, at.Percent)
+	}
+}
+
+// step shows what is being done now, of work whose length is not known.
+func (p *progress) step(text string) { p.show(text, -1) }
+
+// show shows a text and how much is done; a percentage below zero is unknown.
+func (p *progress) show(text string, percent int) {
+	if !p.shown || (text == "" && percent < 0) {
 		return
 	}
 	p.mu.Lock()
-	p.text = at.Text
+	p.text = text
 	p.mu.Unlock()
 	if p.bar == nil {
 		// Without a percentage there is no bar to fill, only signs of life.
 		style := mpb.BarFillerBuilder(mpb.BarStyle())
-		if at.Percent < 0 {
+		if percent < 0 {
 			style = mpb.SpinnerStyle().PositionLeft()
 		}
 		p.bar = p.drawer.New(100, style,
@@ -60,8 +69,8 @@ func (p *progress) operation(op api.Operation) {
 			})),
 		)
 	}
-	if at.Percent >= 0 {
-		p.bar.SetCurrent(int64(min(at.Percent, 99)))
+	if percent >= 0 {
+		p.bar.SetCurrent(int64(min(percent, 99)))
 	}
 }
 

@@ -7,25 +7,24 @@ import (
 )
 
 // kernelNames are the architectures that containers run on, as uname -m says
-// them, each with the names that Debian, Go, Alpine and others have for it.
+// them, each with the names that Debian, Go, Alpine and others have for it, and the
+// number that LXD's first clients had (LXD documentation, "Architectures").
 var kernelNames = map[string][]string{
-	"x86_64":  {"amd64", "x64", "x86-64"},
-	"i686":    {"i386", "i486", "i586", "386", "x86"},
-	"aarch64": {"arm64", "armv8"},
-	"armv7l":  {"armhf", "armv7", "armhfp"},
-	"armv6l":  {"armel", "armv6", "arm"},
-	"armv8l":  nil,
-	"ppc64le": {"ppc64el", "powerpc64le"},
-	"ppc64":   {"powerpc64"},
-	"ppc":     {"powerpc"},
-	"s390x":   nil,
-	"riscv64": nil,
-	"riscv32": nil,
-	"mips":    nil,
-	"mips64":  {"mips64el", "mips64le"},
-	"loongarch64": {
-		"loong64",
-	},
+	"x86_64":      {"amd64", "x64", "x86-64", "2"},
+	"i686":        {"i386", "i486", "i586", "386", "x86", "1"},
+	"aarch64":     {"arm64", "armv8", "4"},
+	"armv7l":      {"armhf", "armv7", "armhfp", "3"},
+	"armv6l":      {"armel", "armv6", "arm"},
+	"armv8l":      nil,
+	"ppc64le":     {"ppc64el", "powerpc64le", "7"},
+	"ppc64":       {"powerpc64", "6"},
+	"ppc":         {"powerpc", "5"},
+	"s390x":       {"8"},
+	"riscv64":     {"12"},
+	"riscv32":     {"11"},
+	"mips":        {"9"},
+	"mips64":      {"mips64el", "mips64le", "10"},
+	"loongarch64": {"loong64"},
 }
 
 // KernelArchitecture returns the kernel's name for an architecture that may be

@@ -176,8 +176,8 @@ func busyboxMetadata(spec BusyboxSpec) ([]node, error) {
 		return nil, err
 	}
 	nodes := []node{{name: "metadata.yaml", mode: 0o644, content: encoded}, {name: "templates", mode: os.ModeDir | 0o755}}
-	for _, name := range slices.Sorted(maps.Keys(busyboxTemplates)) {
-		nodes = append(nodes, node{name: "templates/" + name, mode: 0o644, content: []byte(busyboxTemplates[name])})
+	for _, name := range slices.Sorted(maps.Keys(nameTemplates)) {
+		nodes = append(nodes, node{name: "templates/" + name, mode: 0o644, content: []byte(nameTemplates[name])})
 	}
 	return nodes, nil
 }

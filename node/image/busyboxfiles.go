@@ -96,7 +96,8 @@ exit 0
 	"etc/os-release":    {"NAME=busybox\nID=busybox\nPRETTY_NAME=\"Busybox\"\n", 0o644},
 }
 
-var busyboxTemplates = map[string]string{
+// nameTemplates give a container its own name.
+var nameTemplates = map[string]string{
 	"hostname.tpl": "{{ container.name }}\n",
 	"hosts.tpl":    "127.0.0.1 localhost\n127.0.1.1 {{ container.name }}\n::1 localhost ip6-localhost\n",
 }

@@ -56,6 +56,7 @@ var extensions = []extension{
 	{"image_compression_algorithm", "published images can be compressed in several ways", "TestLXC"},
 	{"image_create_aliases", "aliases can be given with a new image", "TestLXC"},
 	{"network", "bridges are managed", "TestLXC"},
+	{"network_hwaddr", "bridge.hwaddr fixes a bridge's address", "TestLXCImagesAndNames"},
 	{"network_leases", "networks list their leases", "TestLXC"},
 	{"network_state", "networks tell how they are on a member", "TestLXC"},
 	{"instance_nic_network", "a nic names its network", "TestLXC"},

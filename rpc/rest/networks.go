@@ -52,7 +52,7 @@ func (x networks) routes() []route {
 	target := []parameter{projectParameter, targetParameter}
 	return []route{
 		{
-			pattern: "GET /1.0/networks", access: trusted, on: toTarget, handle: x.list, announces: []string{"network", "instance_nic_network"},
+			pattern: "GET /1.0/networks", access: trusted, on: toTarget, handle: x.list, announces: []string{"network", "network_hwaddr", "instance_nic_network"},
 			summary: "List networks, and the interfaces of this member", returns: []api.Network{}, query: []parameter{projectParameter, recursionParameter, filterParameter},
 		},
 		{

@@ -59,6 +59,8 @@ var clusterSteps = []struct {
 	{1, step{run: "lxc list local: --format=csv -c nsL", want: `c1,RUNNING,m3\nc2,STOPPED,m1\nc3,STOPPED,m2`}},
 	{3, step{run: "lxc start local:c2 local:c3", want: `^$`}},
 	{1, step{run: "lxc exec local:c3 -- cat /root/f", want: `^hello\n$`}},
+	{3, step{run: "muster launch bb c4 --target m1 && muster delete --force c4", want: `c4 is on cluster member m1\nStarting c4`}},
+	{3, step{run: "muster launch debian/12 c5", want: `muster image build debian --suite bookworm --alias debian/12`, fails: true}},
 	{2, step{run: "lxc console local:c1 --show-log", want: `Console log`}},
 	{1, step{run: "lxc operation list local: --format=csv", want: ``}},
 	{1, step{run: "lxc storage create local:fast dir --target m1", want: `pending on member m1`}},
