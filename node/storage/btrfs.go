@@ -60,49 +60,84 @@ func (d *btrfsDriver) clone(ctx context.Context, from *origin, path string, _ st
 	if err != nil {
 		return err
 	}
+	var readOnly []string
 	for _, n := range nested {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := d.cloneNested(source, n, path); err != nil {
+		locked, err := d.cloneNested(source, n, path)
+		if err != nil {
+			return err
+		}
+		if locked {
+			readOnly = append(readOnly, n.Path)
+		}
+	}
+	// Only now: nothing can be put into one that is read-only.
+	return setReadOnly(path, readOnly, true)
+}
+
+// setReadOnly makes inner subvolumes of the one at path, which is not in use, read-only or
+// writable.
+func setReadOnly(path string, inner []string, on bool) error {
+	if len(inner) == 0 {
+		return nil
+	}
+	outer, err := openDir(path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(outer)
+	for _, name := range inner {
+		subvolume, err := beneath(outer, name)
+		if err != nil {
+			return fmt.Errorf("open the subvolume %s in %s: %w", name, path, err)
+		}
+		err = btrfs.SetReadOnly(subvolume, on)
+		_ = unix.Close(subvolume)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// cloneNested snapshots one inner subvolume of source into the copy at path.
-func (d *btrfsDriver) cloneNested(source int, n btrfs.Nested, path string) error {
+// cloneNested snapshots one inner subvolume of source into the copy at path, and reports
+// whether it was made and is to be read-only as the original is.
+func (d *btrfsDriver) cloneNested(source int, n btrfs.Nested, path string) (readOnly bool, err error) {
 	// The container may be moving things about: only a path that stays inside
 	// and passes no link is followed, and only to the subvolume we mean.
 	inner, err := beneath(source, n.Path)
 	if err != nil {
-		return ignoreGone(err)
+		return false, ignoreGone(err)
 	}
 	defer unix.Close(inner)
 	id, err := btrfs.IDOf(inner)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if id != n.ID {
-		return nil
+		return false, nil
 	}
 	copied, err := openDir(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(copied)
 	parent, err := beneath(copied, filepath.Dir(n.Path))
 	if err != nil {
-		return ignoreGone(err)
+		return false, ignoreGone(err)
 	}
 	defer unix.Close(parent)
 	name := filepath.Base(n.Path)
 	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil {
 		// Made after our snapshot, or not empty: not what we look for.
-		return ignoreGone(err)
+		return false, ignoreGone(err)
 	}
-	return btrfs.Snapshot(inner, parent, name)
+	if err := btrfs.Snapshot(inner, parent, name); err != nil {
+		return false, err
+	}
+	return btrfs.ReadOnly(inner)
 }
 
 func openDir(path string) (int, error) {
@@ -145,6 +180,14 @@ func (d *btrfsDriver) remove(ctx context.Context, path string) error {
 	}
 	nested, err := btrfs.NestedIn(d.pool.root, id)
 	if err != nil {
+		return err
+	}
+	var inner []string
+	for _, n := range nested {
+		inner = append(inner, n.Path)
+	}
+	// Nothing can be taken out of one that is read-only.
+	if err := setReadOnly(path, inner, false); err != nil {
 		return err
 	}
 	for _, n := range slices.Backward(nested) {

@@ -230,3 +230,44 @@ func TestBtrfsDefaultSize(t *testing.T) {
 		t.Errorf("size = %q, want between 5 and 30 GiB", config["size"])
 	}
 }
+
+// Subvolumes that are read-only inside an instance are so in its snapshots, its copies and
+// after a restore, and what holds them can be deleted.
+func TestReadOnlySubvolumes(t *testing.T) {
+	p := newPool(t, "btrfs")
+	ctx := t.Context()
+	c1, c2 := storage.Instance("c1"), storage.Instance("c2")
+	noError(t, p.CreateEmpty(ctx, c1))
+	m, err := p.MountVolume(ctx, c1, nil)
+	noError(t, err)
+	for _, path := range []string{"outer", "outer/inner", "free"} {
+		noError(t, btrfs.Create(filepath.Join(m.RootFS, path)))
+	}
+	for _, path := range []string{"outer/inner", "outer"} {
+		fd, err := unix.Open(filepath.Join(m.RootFS, path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		noError(t, err)
+		noError(t, btrfs.SetReadOnly(fd, true))
+		noError(t, unix.Close(fd))
+	}
+	noError(t, p.Snapshot(ctx, c1.At("s")))
+	noError(t, p.UnmountVolume(ctx, c1))
+	noError(t, p.Restore(ctx, c1.At("s")))
+	noError(t, p.Copy(ctx, c2, p, c1, []string{"s"}))
+	for _, vol := range []storage.Volume{c1, c2} {
+		m, err := p.MountVolume(ctx, vol, nil)
+		noError(t, err)
+		for path, want := range map[string]error{"outer": unix.EROFS, "outer/inner": unix.EROFS, "free": nil} {
+			err := os.WriteFile(filepath.Join(m.RootFS, path, "file"), nil, 0o644)
+			if !errors.Is(err, want) {
+				t.Errorf("%s: write to %s: %v; want %v", vol, path, err, want)
+			}
+		}
+		noError(t, p.UnmountVolume(ctx, vol))
+	}
+	root := rootOf(t, p)
+	noError(t, p.DeleteVolume(ctx, c1))
+	noError(t, p.DeleteVolume(ctx, c2))
+	if left, err := btrfs.NestedIn(root, 5); err != nil || len(left) > 0 {
+		t.Errorf("subvolumes left: %v (%v)", left, err)
+	}
+}

@@ -25,12 +25,15 @@ const (
 	magic   = 0x94 << 8
 	page    = 4096 << 16 // most arguments are padded to this size
 	sixteen = 16 << 16
+	eight   = 8 << 16
 
 	iocResize       = write | page | magic | 3
 	iocTreeSearch   = read | write | page | magic | 17
 	iocInoLookup    = read | write | page | magic | 18
 	iocSnapCreate   = write | page | magic | 23
 	iocSubvolCreate = write | page | magic | 24
+	iocGetFlags     = read | eight | magic | 25
+	iocSetFlags     = write | eight | magic | 26
 	iocQuotaCtl     = read | write | sixteen | magic | 40
 	iocQgroupCreate = write | sixteen | magic | 42
 	iocQgroupLimit  = read | 48<<16 | magic | 43
@@ -40,6 +43,7 @@ const (
 )
 
 const (
+	readOnly         = 1 << 1 // BTRFS_SUBVOL_RDONLY
 	specByID         = 1 << 4 // BTRFS_SUBVOL_SPEC_BY_ID
 	limitMaxRfer     = 1 << 0 // BTRFS_QGROUP_LIMIT_MAX_RFER
 	firstFree        = 256    // BTRFS_FIRST_FREE_OBJECTID, the root of a subvolume
@@ -106,6 +110,34 @@ func Snapshot(src, dir int, name string) error {
 	copy(args.name[:volArgsNameLen-1], name)
 	if err := ioctl(dir, iocSnapCreate, unsafe.Pointer(&args)); err != nil {
 		return fmt.Errorf("make the snapshot %s: %w", name, err)
+	}
+	return nil
+}
+
+// ReadOnly reports whether the open subvolume is read-only.
+func ReadOnly(subvolume int) (bool, error) {
+	var flags uint64
+	if err := ioctl(subvolume, iocGetFlags, unsafe.Pointer(&flags)); err != nil {
+		return false, fmt.Errorf("read the flags of a subvolume: %w", err)
+	}
+	return flags&readOnly != 0, nil
+}
+
+// SetReadOnly makes the open subvolume read-only, or writable again.
+func SetReadOnly(subvolume int, on bool) error {
+	var flags uint64
+	if err := ioctl(subvolume, iocGetFlags, unsafe.Pointer(&flags)); err != nil {
+		return fmt.Errorf("read the flags of a subvolume: %w", err)
+	}
+	wanted := flags &^ readOnly
+	if on {
+		wanted |= readOnly
+	}
+	if wanted == flags {
+		return nil
+	}
+	if err := ioctl(subvolume, iocSetFlags, unsafe.Pointer(&wanted)); err != nil {
+		return fmt.Errorf("make a subvolume read-only (%v): %w", on, err)
 	}
 	return nil
 }
