@@ -75,6 +75,7 @@ type Cluster struct {
 	placing placing
 	seating seating
 	closing closing
+	sight   sight
 	// removals are those of members that this one carries out.
 	removals removals
 
@@ -100,10 +101,12 @@ func New(cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Cluster{
+	c := &Cluster{
 		cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node,
 		carrying: carrying{by: map[string]bool{}, failed: map[string]failure{}, left: make(chan struct{}, 1)},
-	}, nil
+	}
+	c.sight.note()
+	return c, nil
 }
 
 // Self is this member's name, as it is now.

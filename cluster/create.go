@@ -187,6 +187,9 @@ func (c *Cluster) planCreate(ctx context.Context, spec InstanceSpec) (*createPla
 	if err != nil {
 		return nil, err
 	}
+	if err := c.node.CheckConfig(ctx, plan.node.Config); err != nil {
+		return nil, err
+	}
 	inst.Need = needOf(plan.node)
 	plan.instance = inst
 	plan.command = store.CreateInstance{
@@ -352,6 +355,9 @@ func (c *Cluster) create(ctx context.Context, plan *createPlan, op *Operation) e
 	volatile, err := make(ctx, plan.node, plan.source, func(stage string, done, _ int64) {
 		op.UpdateMetadata(map[string]any{"create_instance_from_image_unpack_progress": fmt.Sprintf("%s: %d MB", capital(stage), done>>20)})
 	})
+	if err == nil {
+		err = c.node.Try(ctx, node.Instance{}, plan.node)
+	}
 	if err != nil {
 		c.abandon(ctx, plan)
 		return err

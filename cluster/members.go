@@ -18,7 +18,7 @@ type MemberInfo struct {
 	// Roles are database, database-standby, database-leader and coordinator, as far
 	// as they apply.
 	Roles []string
-	// Status is "Online", "Offline" or "Evacuated"; Message says more.
+	// Status is "Online", "Offline", "Evacuated" or "Unreachable"; Message says more.
 	Status  string
 	Message string
 }
@@ -68,6 +68,15 @@ func (c *Cluster) Member(ctx context.Context, name string) (MemberInfo, error) {
 }
 
 func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
+	info := c.judged(m)
+	if c.Clustered() {
+		c.judge(&info, m)
+	}
+	return info
+}
+
+// judged is a member as the coordinator's last verdict has it.
+func (c *Cluster) judged(m *state.Member) MemberInfo {
 	info := MemberInfo{Member: m, Roles: []string{}, Status: "Online", Message: "Fully operational"}
 	known, found := c.cfg.Coord.Member(m.ID)
 	if m.Config[store.LostKey] != "" {
@@ -109,19 +118,6 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 		}
 	}
 	return info
-}
-
-// Online reports whether the cluster takes the member for alive. One that has not
-// been judged yet is.
-func (c *Cluster) Online(memberID string) bool {
-	if c.cfg.Coord == nil {
-		return true // alone
-	}
-	if m, err := c.store.View().MemberByID(memberID); err == nil && m.Config[store.LostKey] != "" {
-		return false
-	}
-	known, found := c.cfg.Coord.Member(memberID)
-	return !found || known.Verdict != coord.Offline
 }
 
 // EnableCluster makes this server the first member of a cluster, in place: it keeps

@@ -14,7 +14,7 @@ import (
 // have it. An instance on this member that refuses the change keeps the profile from
 // changing; those on other members are changed by their members soon after.
 func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expect state.Revision) error {
-	if err := c.checkProfile(&profile); err != nil {
+	if err := c.checkProfile(ctx, &profile); err != nil {
 		return err
 	}
 	release, err := c.locks.acquire(ctx, profileSubject(&profile), "update")
@@ -75,6 +75,10 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 				undo()
 				return fmt.Errorf("instance %q: %w", inst.Name, err)
 			}
+		}
+		if err := c.node.Try(ctx, current.from, current.to); err != nil {
+			undo()
+			return err
 		}
 		if current.volatile, err = c.node.Update(ctx, current.from, current.to); err != nil {
 			undo()
@@ -247,7 +251,7 @@ func (c *Cluster) applyProfile(ctx context.Context, user *state.Instance, before
 }
 
 // checkProfile refuses a profile that could never be.
-func (c *Cluster) checkProfile(profile *state.Profile) error {
+func (c *Cluster) checkProfile(ctx context.Context, profile *state.Profile) error {
 	if err := state.ValidateProfileName(profile.Name); err != nil {
 		return err
 	}
@@ -255,6 +259,9 @@ func (c *Cluster) checkProfile(profile *state.Profile) error {
 		return err
 	}
 	if err := state.ValidateDevices(profile.Devices, true); err != nil {
+		return err
+	}
+	if err := c.node.CheckConfig(ctx, profile.Config); err != nil {
 		return err
 	}
 	view := c.store.View()
@@ -275,7 +282,7 @@ func (c *Cluster) checkProfile(profile *state.Profile) error {
 
 // CreateProfile makes a profile.
 func (c *Cluster) CreateProfile(ctx context.Context, profile state.Profile) error {
-	if err := c.checkProfile(&profile); err != nil {
+	if err := c.checkProfile(ctx, &profile); err != nil {
 		return err
 	}
 	return c.apply(ctx, store.CreateProfile{Profile: profile})

@@ -45,6 +45,9 @@ func (c *Cluster) UpdateInstance(ctx context.Context, project, name string, chan
 			return err
 		}
 	}
+	if err := c.node.Try(ctx, inst.node, afterNode); err != nil {
+		return err
+	}
 	volatile, err := c.node.Update(ctx, inst.node, afterNode)
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ func (c *Cluster) tendVerdicts(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		if c.cfg.Coord.Coordinated() {
+			c.sight.note()
+		}
 		now, leading := c.cfg.Coord.Leading()
 		if !leading || !c.Clustered() {
 			term = 0

@@ -229,6 +229,16 @@ func (n *Node) Barrier(ctx context.Context) error {
 // "". Unlike Coordinator it is not what the log says but whom proposals go to.
 func (n *Node) Leader() string { return n.leader() }
 
+// Coordinated reports whether somebody coordinates now, as far as this member can see: in
+// a worker's Leader the last one that it heard of stays.
+func (n *Node) Coordinated() bool {
+	if s := n.seat.Load(); s != nil && s.leader() != "" {
+		return true
+	}
+	told, _ := n.told.Load().(string)
+	return told != ""
+}
+
 // leader is Leader.
 func (n *Node) leader() string {
 	if s := n.seat.Load(); s != nil {

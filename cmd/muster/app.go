@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -96,12 +98,22 @@ func (a *app) connect(name string) (*client.Client, error) {
 	if project == "" {
 		project = a.getenv("MUSTER_PROJECT")
 	}
-	c, err := config.Connect(name, remote.Options{Project: project, Log: a.log()})
+	c, err := config.Connect(name, remote.Options{Project: project, Log: a.log(), Stale: a.staleness(name)})
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", name, err)
 	}
 	a.clients[name] = c
 	return c, nil
+}
+
+// staleness warns, once, when what a remote shows may be old.
+func (a *app) staleness(remote string) func(old time.Duration) {
+	var warned sync.Once
+	return func(old time.Duration) {
+		warned.Do(func() {
+			fmt.Fprintf(a.stderr, "Warning: the member behind %q has had no majority of its cluster for %s: what it shows may be that old, and nothing can be changed\n", remote, old)
+		})
+	}
 }
 
 func (a *app) log() *slog.Logger {

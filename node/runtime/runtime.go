@@ -32,6 +32,12 @@ type Runtime interface {
 	// anything; raw.lxc lines are tried by liblxc itself, and the error names
 	// the bad line.
 	Check(ctx context.Context, spec Spec) error
+	// Try starts a container as Start would, up to the moment when its init would be
+	// executed, and takes everything away again: ErrInvalid with the last words of liblxc
+	// when it does not come so far. Mounts, devices and proxies of the spec are left
+	// out, interfaces hang on nothing, and hooks of raw.lxc are not run. The container
+	// itself may run meanwhile.
+	Try(ctx context.Context, spec Spec) error
 	// Start starts a container and returns once its init runs. What a dead
 	// container of the same ID left behind is removed first. On failure nothing
 	// is left but the run directory with its logs, and the error carries the

@@ -45,6 +45,9 @@ type Config struct {
 	UserAgent string
 	// Log gets every request and answer at debug level; nil drops them.
 	Log *slog.Logger
+	// Stale, if not nil, is told of each answer that may be so old, because the server has
+	// no majority of its cluster.
+	Stale func(old time.Duration)
 }
 
 // Client is a connection to one server. It may be used by many goroutines.
@@ -59,13 +62,14 @@ type Client struct {
 	target    string
 	agent     string
 	log       *slog.Logger
+	stale     func(old time.Duration)
 }
 
 // New checks the configuration; it connects to nothing yet.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		project: cfg.Project, target: cfg.Target,
-		agent: cfg.UserAgent, log: cfg.Log,
+		agent: cfg.UserAgent, log: cfg.Log, stale: cfg.Stale,
 	}
 	if c.agent == "" {
 		c.agent = "muster"

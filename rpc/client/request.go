@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"muster/rpc/rest/api"
 )
@@ -77,6 +79,9 @@ func (c *Client) open(ctx context.Context, r request) (*http.Response, error) {
 	if resp.StatusCode >= http.StatusBadRequest {
 		defer resp.Body.Close()
 		return nil, refusal(resp)
+	}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Muster-Stale")); err == nil && c.stale != nil {
+		c.stale(time.Duration(seconds) * time.Second)
 	}
 	return resp, nil
 }

@@ -138,7 +138,8 @@ func (x members) routes() []route {
 		{
 			pattern: "GET /1.0/cluster/members/{name}/state", access: trusted, on: namedMember, handle: x.state,
 			summary: "Show how a member's machine is doing", returns: api.ClusterMemberState{},
-			announces: []string{"cluster_member_state"},
+			description: "Of a member that is offline only what is recorded is there; the rest is zero.",
+			announces:   []string{"cluster_member_state"},
 		},
 		{
 			pattern: "POST /internal/join", access: public, handle: x.admit,
@@ -306,7 +307,7 @@ func (x members) get(r *http.Request) (any, error) {
 
 func (x members) state(r *http.Request) (any, error) {
 	if name := r.PathValue("name"); name != x.host.Name() {
-		return nil, state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
+		return x.lastState(name)
 	}
 	info, err := machine.State("/")
 	if err != nil {
@@ -323,6 +324,18 @@ func (x members) state(r *http.Request) (any, error) {
 		}
 	}
 	return shown, r.Context().Err()
+}
+
+// lastState is what is recorded of a member that can't be asked.
+func (x members) lastState(name string) (any, error) {
+	m, err := x.view().Member(name)
+	if err != nil {
+		return nil, err
+	}
+	return api.ClusterMemberState{
+		SysInfo:      api.ClusterMemberSysInfo{TotalRAM: uint64(max(m.Capacity.Memory, 0)), LoadAverages: []float64{}},
+		StoragePools: map[string]api.ResourcesStoragePool{},
+	}, nil
 }
 
 func (x members) token(r *http.Request) (any, error) {

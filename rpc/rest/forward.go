@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
-	"slices"
 	"strconv"
 	"time"
 
@@ -55,8 +54,7 @@ type policy struct {
 	thing func(*http.Request) Thing
 	// target says that ?target= may name the member.
 	target bool
-	// named says that {name} is the member. One that is offline is refused at once,
-	// instead of when nothing has come from it for long.
+	// named says that {name} is the member.
 	named bool
 	// everyone says that each member adds its rows to the list.
 	everyone bool
@@ -76,8 +74,9 @@ var (
 	// toHost is answered by the member that ?target= names, and otherwise by one that
 	// hosts.
 	toHost = policy{target: true, host: true}
-	// namedMember is answered by member {name}.
-	namedMember = policy{named: true}
+	// namedMember is answered by member {name}, or by whoever was asked when that member
+	// can't.
+	namedMember = policy{named: true, orHere: true}
 	// everyMember is a list to which each member adds its rows.
 	everyMember = policy{everyone: true}
 	// instanceOwner is answered by the host of instance {name}.
@@ -88,13 +87,19 @@ var (
 	imageHolder = policy{thing: func(r *http.Request) Thing {
 		return Thing{Kind: "image", Project: projectName(r), Name: r.PathValue("fingerprint")}
 	}}
-	// ownerForState is an instance whose owner adds how it is, when the caller asks.
-	ownerForState = policy{thing: func(r *http.Request) Thing {
+	// instanceTeller is answered by the host of instance {name}, which knows how it is, or by
+	// whoever was asked when that member can't.
+	instanceTeller = policy{orHere: true, thing: instanceOwner.thing}
+	// ownerForState is an instance whose owner adds how it is, when the caller asks and it
+	// can.
+	ownerForState = policy{orHere: true, thing: func(r *http.Request) Thing {
 		if r.URL.Query().Get("recursion") == "" {
 			return Thing{}
 		}
 		return instanceOwner.thing(r)
 	}}
+	// volumeTeller is volumeOwner for what is recorded, which whoever was asked knows too.
+	volumeTeller = policy{target: true, orHere: true, thing: volumeOwner.thing}
 	// operationTeller is answered by the member that runs operation {id}, which knows how
 	// far it is, or by whoever was asked when that member can't.
 	operationTeller = policy{orHere: true, thing: operationOwner.thing}
@@ -162,8 +167,6 @@ func (s *Server) named(name string) (string, error) {
 		return "", nil
 	case !s.cfg.Placement.Member(name):
 		return "", state.Errorf(state.ErrNotFound, "cluster member %q not found", name)
-	case !slices.Contains(s.cfg.Placement.Others(), name):
-		return "", state.Errorf(state.ErrUnavailable, "member %q is offline", name)
 	}
 	return name, nil
 }

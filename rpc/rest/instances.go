@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -102,8 +101,8 @@ func (x instances) routes() []route {
 			summary: "Delete a stopped instance", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/instances/{name}/state", access: trusted, on: instanceOwner, handle: x.state,
-			summary: "Show what an instance uses", returns: api.InstanceState{}, query: project,
+			pattern: "GET /1.0/instances/{name}/state", access: trusted, on: instanceTeller, handle: x.state,
+			summary: "Show what an instance uses", description: "The status of one whose member is offline is \"Error\".", returns: api.InstanceState{}, query: project,
 		},
 		{
 			pattern: "PUT /1.0/instances/{name}/state", access: trusted, on: instanceOwner, handle: x.changeState,
@@ -139,103 +138,21 @@ func (x instances) list(r *http.Request) (any, error) {
 		}
 		found = seen
 	}
-	profiles := newProfileRevisions(view)
+	profiles, away := newProfileRevisions(view), x.away()
 	show := rows[*state.Instance]{
 		url:  func(inst *state.Instance) string { return instanceURL(prefix, inst.Project, inst.Name) },
-		show: func(inst *state.Instance) any { return x.show(view, inst) },
+		show: func(inst *state.Instance) any { return x.show(view, inst, away(inst)) },
 		encode: func(inst *state.Instance) ([]byte, error) {
-			return encodeOnce(inst.Meta, profiles.of(inst), func() any { return x.show(view, inst) })
+			if away(inst) {
+				return json.Marshal(x.show(view, inst, true)) // that passes, and isn't remembered
+			}
+			return encodeOnce(inst.Meta, profiles.of(inst), func() any { return x.show(view, inst, false) })
 		},
 	}
 	if level == 2 {
-		return x.listFull(r, view, found, show) //nolint:contextcheck // within r
+		return x.listFull(r, view, found, show, away) //nolint:contextcheck // within r
 	}
 	return listing(r, found, show)
-}
-
-// listFull adds state and snapshots to each instance.
-func (x instances) listFull(r *http.Request, view *store.View, found []*state.Instance, show rows[*state.Instance]) (any, error) {
-	found, err := selected(r, found, show.show)
-	if err != nil {
-		return nil, err
-	}
-	elements := make(array, len(found))
-	for i, inst := range found {
-		if elements[i], err = show.encode(inst); err != nil {
-			return nil, err
-		}
-	}
-	elsewhere := x.statesElsewhere(r, found)
-	err = each(found, func(i int, inst *state.Instance) error {
-		var around surroundings
-		if inst.Location == x.host.Name() {
-			around = x.surroundings(r.Context(), view, inst)
-		} else {
-			around = x.remembered(view, inst)
-			around.State = elsewhere[inst.Location][inst.Project+"/"+inst.Name]
-		}
-		more, err := json.Marshal(around)
-		elements[i] = spliced(elements[i], more)
-		return err
-	})
-	return elements, err
-}
-
-// statesElsewhere asks the other members how their instances are, by member and then by
-// "project/name". What a member does not say in time is not there: a list never waits
-// for one that is offline.
-func (x instances) statesElsewhere(r *http.Request, found []*state.Instance) map[string]map[string]*api.InstanceState {
-	if x.placement == nil || x.peers == nil {
-		return nil
-	}
-	hosts := map[string]bool{}
-	for _, inst := range found {
-		hosts[inst.Location] = true
-	}
-	members := slices.DeleteFunc(x.placement.Others(), func(member string) bool { return !hosts[member] })
-	from := &url.URL{Path: "/internal/states", RawQuery: url.Values{"project": r.URL.Query()["project"], "all-projects": r.URL.Query()["all-projects"]}.Encode()}
-	states := map[string]map[string]*api.InstanceState{}
-	for i, answer := range askAll[map[string]*api.InstanceState](x.peers, x.log, r, members, from) {
-		states[members[i]] = answer
-	}
-	return states
-}
-
-// states answers another member with how the instances here are.
-func (x instances) states(r *http.Request) (any, error) {
-	project := projectName(r)
-	if allProjects(r) {
-		project = ""
-	}
-	caller := CallerOf(r.Context())
-	var own []*state.Instance
-	for _, inst := range x.view().Instances(project) {
-		if inst.Location == x.host.Name() && caller.Sees(inst.Project) {
-			own = append(own, inst)
-		}
-	}
-	shown := make([]*api.InstanceState, len(own))
-	err := each(own, func(i int, inst *state.Instance) error { //nolint:contextcheck // within r
-		shown[i] = x.stateOf(r.Context(), inst)
-		return nil
-	})
-	states := make(map[string]*api.InstanceState, len(own))
-	for i, inst := range own {
-		states[inst.Project+"/"+inst.Name] = shown[i]
-	}
-	return states, err
-}
-
-// spliced makes one JSON object of the members of two, neither of them empty. It
-// leaves both as they are: the first is remembered by others.
-func spliced(object, more []byte) []byte {
-	if len(more) == 0 {
-		return object
-	}
-	whole := make([]byte, 0, len(object)+len(more)-1)
-	whole = append(whole, object[:len(object)-1]...)
-	whole = append(whole, ',')
-	return append(whole, more[1:]...)
 }
 
 // profileRevisions remembers the newest revision among the profiles of each
@@ -283,7 +200,12 @@ func statusCode(status state.Status) api.StatusCode {
 	return 102
 }
 
-func (x instances) show(view *store.View, inst *state.Instance) api.Instance {
+// show is an instance as clients see it; away says that its host can't be asked.
+func (x instances) show(view *store.View, inst *state.Instance, away bool) api.Instance {
+	status, last := inst.Status, state.Status("")
+	if away {
+		status, last = state.StatusError, inst.Status
+	}
 	config, devices := expanded(view, inst.Project, inst.Profiles, inst.Config, inst.Devices)
 	return api.Instance{
 		InstancePut: api.InstancePut{
@@ -291,7 +213,7 @@ func (x instances) show(view *store.View, inst *state.Instance) api.Instance {
 			Ephemeral: inst.Ephemeral, Profiles: orNone(inst.Profiles), Stateful: inst.Stateful, Description: inst.Description,
 		},
 		CreatedAt: inst.CreatedAt, ExpandedConfig: config, ExpandedDevices: devices, Name: inst.Name,
-		Status: string(inst.Status), StatusCode: statusCode(inst.Status), LastUsedAt: orEpoch(inst.LastUsedAt),
+		Status: string(status), StatusCode: statusCode(status), LastKnownStatus: string(last), LastUsedAt: orEpoch(inst.LastUsedAt),
 		Location: x.host.location(inst.Location), Type: api.InstanceTypeContainer, Project: inst.Project,
 	}
 }
@@ -329,43 +251,6 @@ func expanded(view *store.View, project string, names []string, config state.Con
 		}
 	}
 	return state.Expand(profiles, config, devices)
-}
-
-func (x instances) full(ctx context.Context, view *store.View, inst *state.Instance) api.InstanceFull {
-	around := x.surroundings(ctx, view, inst)
-	return api.InstanceFull{Instance: x.show(view, inst), Backups: around.Backups, State: around.State, Snapshots: around.Snapshots}
-}
-
-// surroundings is what api.InstanceFull has and api.Instance has not.
-type surroundings struct {
-	Backups   []api.InstanceBackup   `json:"backups"`
-	State     *api.InstanceState     `json:"state"`
-	Snapshots []api.InstanceSnapshot `json:"snapshots"`
-}
-
-func (x instances) surroundings(ctx context.Context, view *store.View, inst *state.Instance) surroundings {
-	around := x.remembered(view, inst)
-	around.State = x.stateOf(ctx, inst)
-	return around
-}
-
-// remembered is what is known of an instance without asking its host.
-func (instances) remembered(view *store.View, inst *state.Instance) surroundings {
-	around := surroundings{Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
-	for _, snapshot := range view.Snapshots(inst.Project, inst.Name) {
-		around.Snapshots = append(around.Snapshots, showSnapshot(view, snapshot))
-	}
-	return around
-}
-
-func (x instances) stateOf(ctx context.Context, inst *state.Instance) *api.InstanceState {
-	usage, err := x.store.Usage(ctx, inst.Project, inst.Name)
-	if err != nil {
-		// A list must not fail for one instance that is hard to ask.
-		usage = node.Usage{Status: inst.Status}
-	}
-	shown := showState(usage)
-	return &shown
 }
 
 // place finds the member for a new instance.
@@ -506,7 +391,10 @@ func (x instances) get(r *http.Request) (any, error) {
 	if level > 0 {
 		return tagged(etag(inst.Revision), x.full(r.Context(), view, inst)), nil
 	}
-	shown, err := encodeOnce(inst.Meta, newProfileRevisions(view).of(inst), func() any { return x.show(view, inst) })
+	if x.away()(inst) {
+		return tagged(etag(inst.Revision), x.show(view, inst, true)), nil
+	}
+	shown, err := encodeOnce(inst.Meta, newProfileRevisions(view).of(inst), func() any { return x.show(view, inst, false) })
 	return tagged(etag(inst.Revision), encoded(shown)), err
 }
 
@@ -554,7 +442,7 @@ func (x instances) patch(r *http.Request) (any, error) {
 			return 0, nil, err
 		}
 		// Through JSON, so that the View's own maps are not written to.
-		current, err := json.Marshal(x.show(x.view(), inst).InstancePut)
+		current, err := json.Marshal(x.show(x.view(), inst, false).InstancePut)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -610,6 +498,9 @@ func (x instances) state(r *http.Request) (any, error) {
 	inst, err := x.find(r)
 	if err != nil {
 		return nil, err
+	}
+	if x.elsewhere(inst) {
+		return tagged(etag(inst.Revision), showState(node.Usage{Status: state.StatusError})), nil
 	}
 	usage, err := x.store.Usage(r.Context(), inst.Project, inst.Name)
 	if err != nil {

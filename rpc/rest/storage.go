@@ -84,7 +84,7 @@ func (x pools) routes() []route {
 			summary: "Refuse to create a custom volume", description: "Custom volumes are not there yet; volumes of instances are made with them.",
 		},
 		{
-			pattern: "GET " + one + "/volumes/{type}/{name}", access: trusted, on: volumeOwner, handle: x.volume, tagged: true,
+			pattern: "GET " + one + "/volumes/{type}/{name}", access: trusted, on: volumeTeller, handle: x.volume, tagged: true,
 			summary: "Show a volume", returns: api.StorageVolume{}, query: volumes[:1],
 		},
 		{

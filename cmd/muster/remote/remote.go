@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"muster/rpc/client"
 	"muster/rpc/client/yamldoc"
@@ -213,6 +214,8 @@ type Options struct {
 	// Project overrides the remote's.
 	Project string
 	Log     *slog.Logger
+	// Stale is as in client.Config.
+	Stale func(old time.Duration)
 }
 
 // Connect returns a client for a remote.
@@ -221,7 +224,7 @@ func (c *Config) Connect(name string, opts Options) (*client.Client, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no remote %q", name)
 	}
-	cfg := client.Config{Project: opts.Project, Log: opts.Log}
+	cfg := client.Config{Project: opts.Project, Log: opts.Log, Stale: opts.Stale}
 	if cfg.Project == "" {
 		cfg.Project = r.Project
 	}

@@ -142,7 +142,11 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer r.locks.lock(id)()
-	return os.RemoveAll(r.run(id))
+	// A daemon that was killed may have left a trial.
+	if err := r.cleanup(ctx, tryID(id)); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(r.run(tryID(id))), os.RemoveAll(r.run(id)))
 }
 
 // Rename implements runtime.Runtime.

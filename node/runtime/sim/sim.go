@@ -167,6 +167,9 @@ func (r *Runtime) pid() int {
 // Check implements runtime.Runtime.
 func (r *Runtime) Check(_ context.Context, spec runtime.Spec) error { return spec.Validate() }
 
+// Try implements runtime.Runtime.
+func (r *Runtime) Try(ctx context.Context, spec runtime.Spec) error { return r.Check(ctx, spec) }
+
 // Start implements runtime.Runtime.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Info, error) {
 	if err := spec.Validate(); err != nil {

@@ -60,8 +60,8 @@ type ClusterMember struct {
 	URL        string `json:"url"`
 	// Database says that the member holds a database.
 	Database bool `json:"database"`
-	// Status is "Online", "Offline", "Evacuated" or "Blocked"; Message says
-	// more.
+	// Status is "Online", "Offline", "Evacuated" or "Blocked"; or "Unreachable" when no
+	// majority can say more of one that doesn't answer. Message says more.
 	Status       string `json:"status"`
 	Message      string `json:"message"`
 	Architecture string `json:"architecture"`

@@ -36,7 +36,10 @@ type Instance struct {
 	Name            string                       `json:"name"`
 	Status          string                       `json:"status"`
 	StatusCode      StatusCode                   `json:"status_code"`
-	LastUsedAt      time.Time                    `json:"last_used_at"`
+	// LastKnownStatus is there when the member that hosts it is offline or out of reach,
+	// and the status therefore "Error": what the status was when it was last known.
+	LastKnownStatus string    `json:"last_known_status,omitempty"`
+	LastUsedAt      time.Time `json:"last_used_at"`
 	// Location is the member that hosts it, "none" outside a cluster.
 	Location string       `json:"location"`
 	Type     InstanceType `json:"type"`
