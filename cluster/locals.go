@@ -235,6 +235,17 @@ func (c *Cluster) makePart(ctx context.Context, subject string, again bool) erro
 	return errors.Join(err, c.finish(ctx, p.set(local)))
 }
 
+// repair tries at once to make a part that could not be made before, now that it was
+// changed; the caller holds the lock. How that went is the part's status.
+func (c *Cluster) repair(ctx context.Context, subject string, before state.Local) {
+	if before.Status != state.LocalErrored {
+		return
+	}
+	if err := c.makePart(ctx, subject, true); err != nil {
+		c.log.Warn("a part that was changed still can't be made", "of", subject, "error", err)
+	}
+}
+
 func (c *Cluster) makeNew(ctx context.Context, p *part) (state.Config, error) {
 	_, there := c.keeper.has(p.subject)
 	if c.keeper.begin(p.subject) || there {

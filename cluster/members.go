@@ -193,7 +193,7 @@ func usable(address string) error {
 }
 
 // MemberChange is what users may edit of a member; it replaces all of it but an empty
-// Domain and Groups.
+// Domain and nil Groups.
 type MemberChange struct {
 	Description string
 	Config      state.Config
@@ -210,6 +210,9 @@ func (c *Cluster) UpdateMember(ctx context.Context, name string, change MemberCh
 		if err := state.ValidateDomainName(change.Domain); err != nil {
 			return err
 		}
+	}
+	if change.Groups != nil && len(change.Groups) == 0 {
+		return state.Errorf(state.ErrInvalid, "field \"groups\" is empty: a member is in one cluster group at least, %q if in no other", state.DefaultGroup)
 	}
 	return c.apply(ctx, store.UpdateMember{
 		Name: name, Description: change.Description, Config: change.Config, Domain: change.Domain, Groups: change.Groups, ExpectRevision: expect,

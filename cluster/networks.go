@@ -93,8 +93,11 @@ func (c *Cluster) DefineNetwork(ctx context.Context, created state.Network) erro
 }
 
 // CreateNetwork makes a managed bridge on every member, and waits for those that are
-// online. When one can't, it is taken back on all.
+// online. See CreatePool for what becomes of one that can't be made.
 func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) error {
+	if before, err := c.store.View().Network(created.Project, created.Name); err == nil && before.Locals.Errored() && len(created.Config) == 0 {
+		created.Config, created.Description = before.Config, before.Description
+	}
 	if err := checkNetwork(&created); err != nil {
 		return err
 	}
@@ -123,7 +126,7 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	if others := c.made(ctx, subject, networkLocals(created.Project, created.Name)); err == nil {
 		err = others
 	}
-	if err != nil && !errors.Is(err, state.ErrUnavailable) {
+	if err != nil && !errors.Is(err, state.ErrUnavailable) && !c.Clustered() {
 		c.dropNetwork(ctx, created)
 	}
 	return err
@@ -213,8 +216,10 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 	local := after.Locals[self]
 	local.Config = own
 	after.Locals[self] = local
+	// A part that is not there yet is made with it.
 	command := store.UpdateNetwork{
 		Project: after.Project, Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision,
+		Member: self, Local: own,
 	}
 	ready := before.Locals.Ready(self)
 	if ready {
@@ -223,11 +228,13 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 			return err
 		}
 		c.keeper.note(networkSubject(after.Name), after.On(self).Config)
-		command.Member, command.Local = self, own
 	}
 	err = c.finish(ctx, command)
 	if err != nil && ready {
 		c.putBack(ctx, before.On(self))
+	}
+	if err == nil {
+		c.repair(ctx, networkSubject(after.Name), local)
 	}
 	return err
 }

@@ -149,7 +149,7 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 			Name: m.Name, Online: true, Scheduler: m.Config["scheduler.instance"], Groups: m.Groups,
 			Architectures: []string{m.Architecture}, Domain: m.Domain, Capacity: m.Capacity,
 		}
-		if member.Domain == defaultDomain {
+		if member.Domain == state.DefaultDomain {
 			member.Domain = "" // nobody said that they fail together
 		}
 		if known, found := c.cfg.Coord.Member(m.ID); !found || known.Verdict != coord.Online {

@@ -83,8 +83,12 @@ func (c *Cluster) DefinePool(ctx context.Context, pool state.Pool) error {
 }
 
 // CreatePool makes a storage pool on every member, and waits for those that are online.
-// When one can't, it is taken back on all.
+// When one can't, the pool stays as Errored: it is tried again by itself, with what is
+// changed of it, and when it is created once more. A server alone takes it back.
 func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
+	if before, err := c.store.View().Pool(pool.Name); err == nil && before.Locals.Errored() && len(pool.Config) == 0 {
+		pool.Config, pool.Description = before.Config, before.Description
+	}
 	if err := checkPool(&pool); err != nil {
 		return err
 	}
@@ -108,7 +112,7 @@ func (c *Cluster) CreatePool(ctx context.Context, pool state.Pool) error {
 	if others := c.made(ctx, poolSubject(pool.Name), poolLocals(pool.Name)); err == nil {
 		err = others
 	}
-	if err != nil && !errors.Is(err, state.ErrUnavailable) {
+	if err != nil && !errors.Is(err, state.ErrUnavailable) && !c.Clustered() {
 		c.dropPool(ctx, pool.Name)
 	}
 	return err
@@ -185,15 +189,20 @@ func (c *Cluster) UpdatePool(ctx context.Context, changed state.Pool, here bool,
 			return err
 		}
 	}
-	command := store.UpdatePool{Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision}
 	if before.Locals.Ready(self) {
 		if err := c.node.UpdatePool(ctx, after.On(self)); err != nil {
 			return err
 		}
 		c.keeper.note(poolSubject(after.Name), after.On(self).Config)
-		command.Member, command.Local = self, own
 	}
-	return c.finish(ctx, command)
+	// A part that is not there yet is made with it.
+	err = c.finish(ctx, store.UpdatePool{
+		Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision, Member: self, Local: own,
+	})
+	if err == nil {
+		c.repair(ctx, poolSubject(after.Name), local)
+	}
+	return err
 }
 
 // DeletePool removes a pool that nothing uses, from every member.

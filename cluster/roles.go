@@ -87,7 +87,7 @@ func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, dom
 	}
 	voting := map[string]int{} // by failure domain
 	crowd := func(m coord.Member) int {
-		if domain := domains[m.ID]; domain != "" && domain != defaultDomain {
+		if domain := domains[m.ID]; domain != "" && domain != state.DefaultDomain {
 			return voting[domain]
 		}
 		return 0
@@ -119,8 +119,6 @@ func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, dom
 	return decided
 }
 
-// defaultDomain is the failure domain of members that were given none.
-const defaultDomain = "default"
 
 func rolesOf(role store.Role) []string {
 	switch role {

@@ -50,6 +50,12 @@ func (l Locals) Pending() bool {
 	return len(l) > 0 && !l.Any(LocalCreating, LocalCreated, LocalErrored, LocalDeleting)
 }
 
+// Errored reports whether some members could not make it, and none is at it: it can be
+// created once more.
+func (l Locals) Errored() bool {
+	return l.Any(LocalErrored) && !l.Any(LocalCreating, LocalDeleting)
+}
+
 // Ready reports whether it can be used on the member.
 func (l Locals) Ready(member string) bool {
 	return l[member].Status == LocalCreated

@@ -66,6 +66,9 @@ type Member struct {
 	CreatedAt time.Time
 }
 
+// DefaultDomain is the failure domain of members that were given none.
+const DefaultDomain = "default"
+
 // DefaultGroup is the cluster group that members are in unless somebody says otherwise.
 const DefaultGroup = "default"
 

@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -355,11 +357,26 @@ func (x members) replace(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := decode[api.ClusterMemberPut](r)
+	sent, err := body(r)
 	if err != nil {
 		return nil, err
 	}
+	var req api.ClusterMemberPut
+	var given map[string]json.RawMessage
+	if err := unmarshal(sent, &req); err != nil {
+		return nil, err
+	}
+	if err := unmarshal(sent, &given); err != nil {
+		return nil, err
+	}
+	// Clients of other servers don't know of these: what they leave out stays.
 	change, err := memberChange(req)
+	if _, ok := given["groups"]; !ok {
+		change.Groups = nil
+	}
+	if _, ok := given["failure_domain"]; !ok {
+		change.Domain = ""
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +385,10 @@ func (x members) replace(r *http.Request) (any, error) {
 
 // memberChange reads what is to become of a member.
 func memberChange(req api.ClusterMemberPut) (cluster.MemberChange, error) {
-	change := cluster.MemberChange{Description: req.Description, Config: withoutEmpty(req.Config), Domain: req.FailureDomain, Groups: req.Groups}
+	change := cluster.MemberChange{
+		Description: req.Description, Config: withoutEmpty(req.Config),
+		Domain: cmp.Or(req.FailureDomain, state.DefaultDomain), Groups: orNone(req.Groups),
+	}
 	// Roles change by themselves between reading a member and writing it back.
 	if slices.ContainsFunc(req.Roles, func(role string) bool { return !slices.Contains(cluster.Roles, role) }) {
 		return change, state.Errorf(state.ErrInvalid, "field \"roles\": the cluster gives its members their roles; cluster.max_voters and cluster.max_standby say how many of each there are")

@@ -111,12 +111,16 @@ func define(s subject, locals state.Locals, member string, config state.Config) 
 	return nil
 }
 
-// realize makes the parts of something that is pending or new: those defined before
-// keep their configuration, the others have the given one.
+// realize makes the parts of something that is pending or new, or those that could not be
+// made: those defined before keep their configuration, the others have the given one.
 func realize(defined, given state.Locals) state.Locals {
 	locals := state.Locals{}
 	for member, local := range given {
 		if before, found := defined[member]; found {
+			if before.Status == state.LocalCreated {
+				locals[member] = before
+				continue
+			}
 			local.Config = mergedConfig(local.Config, before.Config)
 		}
 		local.Status = state.LocalCreating

@@ -74,7 +74,7 @@ func (t *tx) addMember(ctx context.Context, m state.Member, hint Hint) error {
 		return state.Errorf(state.ErrInvalid, "member %q needs an ID", m.Name)
 	}
 	m.CreatedAt = t.created(m.CreatedAt)
-	m.Domain = cmp.Or(m.Domain, defaultDomain)
+	m.Domain = cmp.Or(m.Domain, state.DefaultDomain)
 	if len(m.Groups) == 0 {
 		m.Groups = []string{state.DefaultGroup}
 	}
@@ -138,8 +138,6 @@ func (c SetMemberFacts) apply(ctx context.Context, t *tx) error {
 	return t.saveMember(ctx, m, c.Hint, NoEvent)
 }
 
-// defaultDomain is the failure domain of members that were given none.
-const defaultDomain = "default"
 
 func (t *tx) saveMember(ctx context.Context, m *state.Member, hint Hint, usual string) error {
 	err := t.q.UpdateMember(ctx, sqlgen.UpdateMemberParams{

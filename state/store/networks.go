@@ -113,7 +113,7 @@ func (c CreateNetwork) apply(ctx context.Context, t *tx) error {
 		before = &state.Network{}
 	case err != nil:
 		return err
-	case !before.Locals.Pending():
+	case !before.Locals.Pending() && !before.Locals.Errored():
 		return state.Errorf(state.ErrExists, "network %q already exists", n.Name)
 	}
 	n.Locals = realize(before.Locals, n.Locals)

@@ -21,7 +21,7 @@ type DefinePool struct {
 
 // CreatePool makes a storage pool. It is busy until each member in Pool.Locals has
 // recorded that its part is there; parts that were defined before keep their
-// configuration.
+// configuration. One that some members could not make is made there once more.
 type CreatePool struct {
 	Pool state.Pool
 	Hint Hint
@@ -100,7 +100,7 @@ func (c CreatePool) apply(ctx context.Context, t *tx) error {
 		before = &state.Pool{}
 	case err != nil:
 		return err
-	case !before.Locals.Pending():
+	case !before.Locals.Pending() && !before.Locals.Errored():
 		return state.Errorf(state.ErrExists, "storage pool %q already exists", p.Name)
 	case before.Driver != p.Driver:
 		return state.Errorf(state.ErrInvalid, "driver %q: storage pool %q was defined with driver %q", p.Driver, p.Name, before.Driver)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ var clusterSteps = []struct {
 	{3, step{run: "lxc cluster revoke-token local:m4", want: `deleted`}},
 	{1, step{run: "lxc cluster list-tokens local: --format=csv", want: `^$`}},
 	{1, step{run: "lxc cluster group create local:fast", want: `fast created`}},
+	{2, step{run: "lxc cluster group remove local:m2 default", want: `[Gg]roup`, fails: true}},
 	{2, step{run: "lxc cluster group assign local:m2 default,fast", want: ``}},
 	{3, step{run: "lxc cluster group list local: --format=csv", want: `fast,,1`}},
 	{1, step{run: "lxc cluster group show local:fast", want: `members:\n- m2`}},
@@ -66,7 +68,9 @@ var clusterSteps = []struct {
 	{1, step{run: "lxc storage create local:fast dir --target m1", want: `pending on member m1`}},
 	{1, step{run: "lxc storage create local:fast dir --target m2", want: `pending on member m2`}},
 	{1, step{run: "lxc storage create local:fast dir --target m3", want: `pending on member m3`}},
+	{1, step{run: "lxc storage set local:fast source=$POOL --target m2", want: `^$`}},
 	{2, step{run: "lxc storage create local:fast dir", want: `fast created`}},
+	{1, step{run: "test $(lxc storage get local:fast source --target m2) = $POOL", want: `^$`}},
 	{2, step{run: "lxc storage list local: --format=csv", want: `fast,dir,,0,CREATED`}},
 	{3, step{run: "lxc storage show local:fast --target m2", want: `source: /.*locations:\n- m1\n- m2\n- m3`}},
 	{3, step{run: "lxc storage info local:fast --target m1", want: `total space`}},
@@ -100,9 +104,13 @@ func TestLXCCluster(t *testing.T) {
 	members := lab.ClusterOf(t, 3, lab.Options{Network: lab.NewNetwork(t)})
 	step{run: "lxc storage list local: --format=csv", want: `CREATED`, poll: true}.check(t, members[0])
 	step{run: "lxc cluster list local: --format=csv | grep -c ONLINE", want: `^3\n$`, poll: true}.check(t, members[0])
-	image := lab.BusyboxFile(t)
+	pool := filepath.Join(members[1].Dir, "own-pool")
+	if err := os.Mkdir(pool, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	replace := strings.NewReplacer("$IMAGE", lab.BusyboxFile(t), "$POOL", pool)
 	for _, s := range clusterSteps {
-		s.run = strings.ReplaceAll(s.run, "$IMAGE", image)
+		s.run = replace.Replace(s.run)
 		if !s.poll {
 			caughtUp(t, members[s.member-1])
 		}
