@@ -119,7 +119,6 @@ func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, dom
 	return decided
 }
 
-
 func rolesOf(role store.Role) []string {
 	switch role {
 	case store.Voter:

@@ -138,7 +138,6 @@ func (c SetMemberFacts) apply(ctx context.Context, t *tx) error {
 	return t.saveMember(ctx, m, c.Hint, NoEvent)
 }
 
-
 func (t *tx) saveMember(ctx context.Context, m *state.Member, hint Hint, usual string) error {
 	err := t.q.UpdateMember(ctx, sqlgen.UpdateMemberParams{
 		Address: m.Address, Architecture: m.Architecture, Description: m.Description, Config: encodeConfig(m.Config),
