@@ -95,6 +95,30 @@ func (p *port) Forward(ctx context.Context, coordinator string, data []byte) (ui
 	return n.ProposeEncoded(ctx, data)
 }
 
+// Index implements Forwarder.
+func (p *port) Index(ctx context.Context, coordinator, vouched string) (uint64, error) {
+	n := p.node(coordinator)
+	if n == nil {
+		return 0, state.Errorf(state.ErrUnavailable, "no such member")
+	}
+	return n.LeaderIndex(ctx, vouched)
+}
+
+// CoordinatorOf implements Forwarder.
+func (p *port) CoordinatorOf(_ context.Context, id string) (string, error) {
+	n := p.node(id)
+	if n == nil {
+		return "", state.Errorf(state.ErrUnavailable, "no such member")
+	}
+	return n.KnownCoordinator(), nil
+}
+
+func (p *port) node(id string) *Node {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	return p.lan.nodes[id]
+}
+
 // Follow implements Follower.
 func (p *port) Follow(ctx context.Context, id string, since uint64, send func(Batch) error) error {
 	p.lan.mu.Lock()

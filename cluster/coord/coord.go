@@ -27,12 +27,18 @@ type StreamLayer interface {
 	Dial(ctx context.Context, memberID string) (net.Conn, error)
 }
 
-// Forwarder hands an encoded entry to the member that coordinates.
+// Forwarder reaches the logs of other members: it hands an encoded entry to the one that
+// coordinates, and asks it how far the log is.
 type Forwarder interface {
 	// Forward proposes data at the coordinator (which calls
 	// Node.ProposeEncoded) and returns the index it was committed at. An
 	// error for which NotApplied holds makes the caller try again.
 	Forward(ctx context.Context, coordinator string, data []byte) (uint64, error)
+	// Index calls Node.LeaderIndex at the coordinator, and CoordinatorOf calls
+	// Node.KnownCoordinator at a member. A member of a release that knows no such
+	// question answers errors.ErrUnsupported.
+	Index(ctx context.Context, coordinator, vouched string) (uint64, error)
+	CoordinatorOf(ctx context.Context, memberID string) (string, error)
 }
 
 // Config is what a Node needs.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"muster/state"
+	"muster/state/readindex"
 )
 
 // replica lends a Node the methods of its Replica without the field's name.
@@ -30,6 +31,11 @@ type Node struct {
 	seating sync.Mutex
 	// told is the coordinator as the member that is followed says, "" when it knows none.
 	told atomic.Value
+
+	// reads asks the coordinator how far the replica must be; confirmed asks the voters
+	// whether this member still coordinates, for all members that wait for its word.
+	reads     *readindex.Reader
+	confirmed *readindex.Rounds[uint64]
 
 	// background ends with Close, which sets closed; work counts what was started.
 	background context.Context //nolint:containedctx // bounds what Close ends, no call
@@ -55,6 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString()}
+	n.reads, n.confirmed = readindex.NewReader(n.askNewest, n.WaitApplied), readindex.NewRounds(n.askVoters)
 	n.background, n.closing = context.WithCancel(context.WithoutCancel(ctx))
 	if _, err := os.Stat(cfg.Dir); !cfg.Worker || err == nil {
 		s, err := takeSeat(ctx, cfg, n.replica)
@@ -64,6 +71,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		}
 		n.sit(s)
 	}
+	n.work.Go(func() { n.reads.Run(n.background) })
+	n.work.Go(func() { n.confirmed.Run(n.background) })
 	if cfg.Follow != nil {
 		n.work.Go(func() { n.follow(n.background) })
 	}

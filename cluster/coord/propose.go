@@ -76,9 +76,16 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 // another coordinates by now.
 const silence = 100 * time.Millisecond
 
-// forward hands an entry to the coordinator, and gives up when another coordinates: one
-// that was cut off or paused says nothing.
+// forward hands an entry to the coordinator.
 func (n *Node) forward(ctx context.Context, coordinator string, data []byte) (uint64, error) {
+	return n.whileLeading(ctx, coordinator, func(ctx context.Context) (uint64, error) {
+		return n.cfg.Forward.Forward(ctx, coordinator, data)
+	})
+}
+
+// whileLeading asks the coordinator, and gives up when another coordinates: one that was
+// cut off or paused says nothing.
+func (n *Node) whileLeading(ctx context.Context, coordinator string, ask func(context.Context) (uint64, error)) (uint64, error) {
 	asking, cancel := context.WithCancel(ctx)
 	var guard sync.WaitGroup
 	defer guard.Wait()
@@ -101,7 +108,7 @@ func (n *Node) forward(ctx context.Context, coordinator string, data []byte) (ui
 			}
 		}
 	})
-	return n.cfg.Forward.Forward(asking, coordinator, data)
+	return ask(asking)
 }
 
 // failed is closed when the log at hand cannot be read; a worker has none.
@@ -216,13 +223,6 @@ func (s *seat) raftError(err error) error {
 		return state.Errorf(state.ErrUnavailable, "the coordinator changed in the middle: it is unknown whether the change was applied")
 	}
 	return state.Errorf(state.ErrUnavailable, "the coordination log cannot be written (%w): it is unknown whether the change was applied", err)
-}
-
-// Barrier returns once the local replica holds everything that was committed
-// anywhere before the call.
-func (n *Node) Barrier(ctx context.Context) error {
-	_, err := n.Propose(ctx, barrier{})
-	return err
 }
 
 // Leader returns the ID of the member that coordinates, as far as this one knows, or

@@ -40,9 +40,9 @@ func (p *planes) ApplyEnvelope(ctx context.Context, envelope store.Envelope) (st
 }
 
 // LeaderRevision implements peer.Store.
-func (p *planes) LeaderRevision(ctx context.Context) (state.Revision, error) {
+func (p *planes) LeaderRevision(ctx context.Context, vouched string) (state.Revision, error) {
 	if s := p.store.Load(); s != nil {
-		return s.LeaderRevision(ctx)
+		return s.LeaderRevision(ctx, vouched)
 	}
 	return 0, errStarting
 }
@@ -69,6 +69,22 @@ func (p *planes) ProposeEncoded(ctx context.Context, data []byte) (uint64, error
 		return n.ProposeEncoded(ctx, data)
 	}
 	return 0, coord.ErrNotApplied
+}
+
+// LeaderIndex implements peer.Coord.
+func (p *planes) LeaderIndex(ctx context.Context, vouched string) (uint64, error) {
+	if n := p.coord.Load(); n != nil {
+		return n.LeaderIndex(ctx, vouched)
+	}
+	return 0, errStarting
+}
+
+// KnownCoordinator implements peer.Coord.
+func (p *planes) KnownCoordinator() string {
+	if n := p.coord.Load(); n != nil {
+		return n.KnownCoordinator()
+	}
+	return ""
 }
 
 // Relay implements peer.Coord.

@@ -26,6 +26,26 @@ func (p *Peers) Forward(ctx context.Context, coordinator string, data []byte) (u
 	return answer.GetIndex(), nil
 }
 
+// Index implements coord.Forwarder.
+func (p *Peers) Index(ctx context.Context, coordinator, vouched string) (uint64, error) {
+	conn, err := p.conn(coordinator)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := peerpb.NewCoordClient(conn).Index(ctx, &peerpb.IndexRequest{Vouched: vouched})
+	return answer.GetIndex(), fromWire(coordinator, err)
+}
+
+// CoordinatorOf implements coord.Forwarder.
+func (p *Peers) CoordinatorOf(ctx context.Context, memberID string) (string, error) {
+	conn, err := p.conn(memberID)
+	if err != nil {
+		return "", err
+	}
+	answer, err := peerpb.NewCoordClient(conn).Coordinator(ctx, &peerpb.CoordinatorRequest{})
+	return answer.GetMemberId(), fromWire(memberID, err)
+}
+
 // Ping returns nil when the member answers; otherwise it is ErrUnavailable.
 func (p *Peers) Ping(ctx context.Context, memberID string) error {
 	conn, err := p.conn(memberID)
@@ -127,6 +147,20 @@ func (s coordServer) Propose(ctx context.Context, r *peerpb.ProposeRequest) (*pe
 		return nil, toWire(err)
 	}
 	return &peerpb.ProposeResponse{Index: index}, nil
+}
+
+// Index implements peerpb.CoordServer.
+func (s coordServer) Index(ctx context.Context, r *peerpb.IndexRequest) (*peerpb.IndexResponse, error) {
+	index, err := s.coord.LeaderIndex(ctx, r.GetVouched())
+	if err != nil {
+		return nil, toWire(err)
+	}
+	return &peerpb.IndexResponse{Index: index}, nil
+}
+
+// Coordinator implements peerpb.CoordServer.
+func (s coordServer) Coordinator(context.Context, *peerpb.CoordinatorRequest) (*peerpb.CoordinatorResponse, error) {
+	return &peerpb.CoordinatorResponse{MemberId: s.coord.KnownCoordinator()}, nil
 }
 
 // Ping implements peerpb.CoordServer.

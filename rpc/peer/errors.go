@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -50,6 +51,9 @@ func fromWire(member string, err error) error {
 		if code == answer.Code() && !errors.Is(kind, state.ErrUnavailable) {
 			return state.Errorf(kind, "%s", answer.Message())
 		}
+	}
+	if answer.Code() == codes.Unimplemented { // a member of the release before
+		return fmt.Errorf("member %s: %s: %w", member, answer.Message(), errors.ErrUnsupported)
 	}
 	if answer.Code() == codes.Internal {
 		return errors.New(answer.Message())

@@ -51,7 +51,7 @@ type Local struct {
 // Store is the part of the state plane that peers ask; *store.Store implements it.
 type Store interface {
 	ApplyEnvelope(ctx context.Context, envelope store.Envelope) (store.Result, error)
-	LeaderRevision(ctx context.Context) (state.Revision, error)
+	LeaderRevision(ctx context.Context, vouched string) (state.Revision, error)
 	KnownLeader(ctx context.Context) (string, error)
 	Watch(ctx context.Context, since state.Revision, schema int64, send func(store.Batch) error) error
 }
@@ -60,6 +60,8 @@ type Store interface {
 // implements it.
 type Coord interface {
 	ProposeEncoded(ctx context.Context, data []byte) (uint64, error)
+	LeaderIndex(ctx context.Context, vouched string) (uint64, error)
+	KnownCoordinator() string
 	Relay(ctx context.Context, since uint64, send func(coord.Batch) error) error
 }
 

@@ -48,7 +48,7 @@ func (f *fake) ApplyEnvelope(_ context.Context, envelope store.Envelope) (store.
 	return store.Result{Revision: 7}, f.err
 }
 
-func (f *fake) LeaderRevision(context.Context) (state.Revision, error) { return 42, f.err }
+func (f *fake) LeaderRevision(context.Context, string) (state.Revision, error) { return 42, f.err }
 
 func (f *fake) KnownLeader(context.Context) (string, error) { return "cat", f.err }
 
@@ -68,6 +68,12 @@ func (f *fake) Watch(ctx context.Context, _ state.Revision, schema int64, send f
 func (f *fake) ProposeEncoded(_ context.Context, data []byte) (uint64, error) {
 	return uint64(len(data)), f.err
 }
+
+func (f *fake) LeaderIndex(_ context.Context, vouched string) (uint64, error) {
+	return uint64(len(vouched)), f.err
+}
+
+func (f *fake) KnownCoordinator() string { return "dog" }
 
 func (f *fake) Relay(ctx context.Context, since uint64, send func(coord.Batch) error) error {
 	for _, batch := range []coord.Batch{
@@ -205,11 +211,17 @@ func TestCommandsGoThereAndOutcomesComeBack(t *testing.T) {
 	if diff := cmp.Diff([]store.Envelope{sent}, far.applied); diff != "" {
 		t.Errorf("what arrived differs:\n%s", diff)
 	}
-	if revision, err := ant.Revision(t.Context(), "bee"); err != nil || revision != 42 {
+	if revision, err := ant.Revision(t.Context(), "bee", "ant"); err != nil || revision != 42 {
 		t.Errorf("Revision = %d, %v; want 42", revision, err)
 	}
 	if leader, err := ant.Leader(t.Context(), "bee"); err != nil || leader != "cat" {
 		t.Errorf("Leader = %q, %v; want cat", leader, err)
+	}
+	if index, err := ant.Index(t.Context(), "bee", "ant"); err != nil || index != 3 {
+		t.Errorf("Index = %d, %v; want 3", index, err)
+	}
+	if coordinator, err := ant.CoordinatorOf(t.Context(), "bee"); err != nil || coordinator != "dog" {
+		t.Errorf("CoordinatorOf = %q, %v; want dog", coordinator, err)
 	}
 	if index, err := ant.Forward(t.Context(), "bee", []byte("abc")); err != nil || index != 3 {
 		t.Errorf("Forward = %d, %v; want 3", index, err)

@@ -28,12 +28,12 @@ func (p *Peers) Apply(ctx context.Context, memberID string, envelope store.Envel
 }
 
 // Revision implements store.Remote.
-func (p *Peers) Revision(ctx context.Context, memberID string) (state.Revision, error) {
+func (p *Peers) Revision(ctx context.Context, memberID, vouched string) (state.Revision, error) {
 	conn, err := p.conn(memberID)
 	if err != nil {
 		return 0, err
 	}
-	answer, err := peerpb.NewStateClient(conn).Revision(ctx, &peerpb.RevisionRequest{})
+	answer, err := peerpb.NewStateClient(conn).Revision(ctx, &peerpb.RevisionRequest{Vouched: vouched})
 	return state.Revision(answer.GetRevision()), fromWire(memberID, err)
 }
 
@@ -93,8 +93,8 @@ func (s stateServer) Apply(ctx context.Context, r *peerpb.ApplyRequest) (*peerpb
 }
 
 // Revision implements peerpb.StateServer.
-func (s stateServer) Revision(ctx context.Context, _ *peerpb.RevisionRequest) (*peerpb.RevisionResponse, error) {
-	revision, err := s.store.LeaderRevision(ctx)
+func (s stateServer) Revision(ctx context.Context, r *peerpb.RevisionRequest) (*peerpb.RevisionResponse, error) {
+	revision, err := s.store.LeaderRevision(ctx, r.GetVouched())
 	if err != nil {
 		return nil, toWire(err)
 	}

@@ -26,7 +26,7 @@ func (s *Store) ApplyAs(ctx context.Context, origin Origin, command Command) (Re
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
+	result, err := s.lead(ctx, func(ctx context.Context, leader, _ string) (Result, error) {
 		if leader != s.cfg.Member.ID {
 			return s.cfg.Remote.Apply(ctx, leader, envelope)
 		}
@@ -64,13 +64,18 @@ func inWords(a answer) (Result, error) {
 // retryAfter is the pause before a leader is looked for again.
 const retryAfter = 20 * time.Millisecond
 
+// asking is a question to the leader. vouched is this member's ID when its own part of
+// the consensus has named that leader, just now, and "" otherwise.
+type asking func(ctx context.Context, leader, vouched string) (Result, error)
+
 // lead calls ask with the leader's ID until one answers or ctx is done. What was
 // asked may then be asked again, so it carries an ID or changes nothing.
-func (s *Store) lead(ctx context.Context, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
+func (s *Store) lead(ctx context.Context, ask asking) (Result, error) {
 	unknown := false
-	for {
-		if leader := s.guide(ctx); leader == s.cfg.Member.ID || leader != "" && s.cfg.Remote != nil {
-			result, err := s.askWhileLeading(ctx, leader, ask)
+	for first := true; ; first = false {
+		leader, vouched := s.guideBy(ctx, first)
+		if leader == s.cfg.Member.ID || leader != "" && s.cfg.Remote != nil {
+			result, err := s.askWhileLeading(ctx, leader, vouched, ask)
 			switch {
 			case errors.Is(err, errClosed), err != nil && !errors.Is(err, state.ErrUnavailable):
 				return Result{}, err
@@ -106,9 +111,9 @@ const silence = 100 * time.Millisecond
 // askWhileLeading asks another member that leads, until it is certain that it leads no
 // longer: one that was cut off or paused says nothing, and its successor may be there
 // long before the caller's patience ends.
-func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx context.Context, leader string) (Result, error)) (Result, error) {
+func (s *Store) askWhileLeading(ctx context.Context, leader, vouched string, ask asking) (Result, error) {
 	if leader == s.cfg.Member.ID {
-		return ask(ctx, leader)
+		return ask(ctx, leader, vouched)
 	}
 	asking, cancel := context.WithCancel(ctx)
 	var guard sync.WaitGroup
@@ -121,22 +126,38 @@ func (s *Store) askWhileLeading(ctx context.Context, leader string, ask func(ctx
 			case <-asking.Done():
 				return
 			}
-			if now := s.guide(asking); now != "" && now != leader {
+			if now, _ := s.guide(asking); now != "" && now != leader {
 				cancel()
 				return
 			}
 		}
 	})
-	return ask(asking, leader)
+	return ask(asking, leader, vouched)
 }
 
-// guide returns the leader's ID, or "" when this member knows of none.
-func (s *Store) guide(ctx context.Context) string {
-	leader := s.findLeader(ctx)
+// guide returns the leader's ID, or "" when this member knows of none, and this member's
+// own ID as vouched when its own part of the consensus says so.
+func (s *Store) guide(ctx context.Context) (leader, vouched string) { return s.guideBy(ctx, false) }
+
+// guideBy is guide. With hint, a member that has no vote, and so is not told, takes the
+// last leader that it saw, and asks nobody.
+func (s *Store) guideBy(ctx context.Context, hint bool) (leader, vouched string) {
+	leader, err := s.KnownLeader(ctx)
+	switch {
+	case err != nil:
+		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
+	case leader != "" && s.seat.Load() != nil:
+		vouched = s.cfg.Member.ID
+	case leader == "" && hint:
+		leader = s.seen.get()
+	}
+	if leader == "" && err == nil && s.cfg.Remote != nil && s.cfg.Others != nil {
+		leader = s.askAround(ctx)
+	}
 	if ctx.Err() == nil {
 		s.saw(leader)
 	}
-	return leader
+	return leader, vouched
 }
 
 // saw records who leads, as it was found just now; "" when nobody is known to.
@@ -147,22 +168,6 @@ func (s *Store) saw(leader string) {
 	}
 }
 
-// staleAfter is how long nobody may lead before the View counts as old: an election
-// takes less.
-const staleAfter = time.Second
-
-// Stale says for how long the View may have been behind what others have acknowledged:
-// since somebody was last known to lead. It is zero while somebody does.
-func (s *Store) Stale() time.Duration {
-	if s.LeaderSeen() != "" {
-		return 0
-	}
-	if old := time.Since(*s.led.Load()); old > staleAfter {
-		return old
-	}
-	return 0
-}
-
 // LeaderSeen is the leader's ID as of the last look, a fraction of a second ago, or ""
 // when nobody was known to lead. Unlike Leader it asks nobody and so never waits.
 func (s *Store) LeaderSeen() string {
@@ -170,18 +175,6 @@ func (s *Store) LeaderSeen() string {
 		return s.cfg.Member.ID
 	}
 	return s.seen.get()
-}
-
-func (s *Store) findLeader(ctx context.Context) string {
-	leader, err := s.KnownLeader(ctx)
-	if err != nil {
-		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
-		return ""
-	}
-	if leader != "" || s.cfg.Remote == nil || s.cfg.Others == nil {
-		return leader
-	}
-	return s.askAround(ctx)
 }
 
 // askAround asks the other control members at once and takes the first answer, be it of the
@@ -228,36 +221,6 @@ func (s *Store) KnownLeader(ctx context.Context) (string, error) {
 		told, _ := s.told.Load().(string)
 		return told, nil
 	}
-	if st.writer.leading.Load() {
-		return s.cfg.Member.ID, nil
-	}
+	// The node's word, not the writer's, which may not know yet that it leads no longer.
 	return st.node.leader(ctx)
-}
-
-// Barrier returns when this member's View shows everything that was acknowledged
-// anywhere before the call; ErrUnavailable when no leader answers in time.
-func (s *Store) Barrier(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	result, err := s.lead(ctx, func(ctx context.Context, leader string) (Result, error) {
-		if leader != s.cfg.Member.ID {
-			revision, err := s.cfg.Remote.Revision(ctx, leader)
-			return Result{Revision: revision}, err
-		}
-		return inWords(s.do(ctx, &request{barrier: true}))
-	})
-	if err != nil {
-		return err
-	}
-	return s.hub.wait(ctx, result.Revision)
-}
-
-// LeaderRevision answers the Barrier of another member: the revision of the last
-// change that was acknowledged. ErrUnavailable when this member does not lead.
-func (s *Store) LeaderRevision(ctx context.Context) (state.Revision, error) {
-	result, err := inWords(s.do(ctx, &request{barrier: true}))
-	if err == nil && result.NotLeader {
-		err = state.Errorf(state.ErrUnavailable, "%w", errNotLeading)
-	}
-	return result.Revision, err
 }

@@ -39,7 +39,7 @@ type labMember struct {
 	id  string
 }
 
-func newLab(t *testing.T, members int) *lab {
+func newLab(t testing.TB, members int) *lab {
 	t.Helper()
 	l := &lab{stores: map[string]*Store{}, cut: map[string]bool{}, streams: map[string][]func(){}, mute: map[string]bool{}}
 	for n := range members {
@@ -113,14 +113,14 @@ func (m labMember) Apply(ctx context.Context, id string, envelope Envelope) (Res
 	return s.ApplyEnvelope(ctx, arrived)
 }
 
-func (m labMember) Revision(ctx context.Context, id string) (state.Revision, error) {
+func (m labMember) Revision(ctx context.Context, id, vouched string) (state.Revision, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := m.reach(id, cancel)
 	if err != nil {
 		return 0, err
 	}
-	return s.LeaderRevision(ctx)
+	return s.LeaderRevision(ctx, vouched)
 }
 
 func (m labMember) Leader(ctx context.Context, id string) (string, error) {
@@ -174,7 +174,7 @@ func (l *lab) worker(t *testing.T, id, dir string) *Store {
 }
 
 // add has the others reach a member's store, which ends with the test.
-func (l *lab) add(t *testing.T, id string, s *Store) *Store {
+func (l *lab) add(t testing.TB, id string, s *Store) *Store {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stores[id] = s
@@ -211,7 +211,7 @@ func (l *lab) heal() {
 }
 
 // leader returns the leader's ID and the others', as the member says.
-func (l *lab) leader(t *testing.T, via string) (leader string, others []string) {
+func (l *lab) leader(t testing.TB, via string) (leader string, others []string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		leader, err := l.stores[via].Leader(t.Context())

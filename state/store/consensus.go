@@ -80,7 +80,7 @@ func (s *Store) Roles(ctx context.Context) (map[string]Role, error) {
 func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 	self := s.cfg.Member.ID
 	st := s.seat.Load()
-	if leader := s.guide(ctx); leader != self || st == nil {
+	if leader, _ := s.guide(ctx); leader != self || st == nil {
 		return state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
 	}
 	if wanted[self] != Voter {
@@ -133,7 +133,7 @@ func (s *Store) Assign(ctx context.Context, wanted map[string]Role) error {
 // counts its votes or what it acknowledged any more. Only the leader knows
 // (ErrUnavailable elsewhere).
 func (s *Store) Left(ctx context.Context, id string) (bool, error) {
-	if leader := s.guide(ctx); leader != s.cfg.Member.ID {
+	if leader, _ := s.guide(ctx); leader != s.cfg.Member.ID {
 		return false, state.Errorf(state.ErrUnavailable, "%w: member %q does", errNotLeading, leader)
 	}
 	absent := func() bool {
@@ -146,7 +146,11 @@ func (s *Store) Left(ctx context.Context, id string) (bool, error) {
 	}
 	// The configuration may not be committed yet; what comes after it then is not
 	// either.
-	if _, err := s.LeaderRevision(ctx); err != nil {
+	result, err := inWords(s.do(ctx, &request{settle: true}))
+	if err == nil && result.NotLeader {
+		err = state.Errorf(state.ErrUnavailable, "%w", errNotLeading)
+	}
+	if err != nil {
 		return false, err
 	}
 	return absent(), nil

@@ -43,7 +43,7 @@ func (s *Store) follow(ctx context.Context) {
 			s.followAny(ctx)
 		} else {
 			s.agree(ctx, st)
-			leader := s.guide(ctx)
+			leader, _ := s.guide(ctx)
 			if leader != "" && leader != s.cfg.Member.ID {
 				s.followLeader(ctx, st, leader)
 			}
@@ -66,9 +66,9 @@ func (s *Store) follow(ctx context.Context) {
 func (s *Store) agree(ctx context.Context, st *seat) {
 	leader, err := st.node.leader(ctx)
 	if err == nil && st.writer.leading.Load() != (leader == s.cfg.Member.ID) {
-		// A session begins with what the tables hold, and what it cannot do any more ends
-		// it; that is all that is wanted.
-		_ = st.writer.do(ctx, &request{barrier: true})
+		// A session begins with what the tables hold, and ends when the leadership was
+		// lost; that is all that is wanted.
+		_ = st.writer.do(ctx, &request{})
 	}
 }
 
@@ -78,7 +78,10 @@ func (s *Store) followLeader(ctx context.Context, st *seat, leader string) {
 	ctx, cancel := context.WithCancel(ctx)
 	var guard sync.WaitGroup
 	guard.Go(func() {
-		for ctx.Err() == nil && s.guide(ctx) == leader && s.seat.Load() == st {
+		for ctx.Err() == nil && s.seat.Load() == st {
+			if now, _ := s.guide(ctx); now != leader {
+				break
+			}
 			select {
 			case <-time.After(10 * retryAfter):
 			case <-ctx.Done():
@@ -129,9 +132,23 @@ func (s *Store) sources() []string {
 // is not needed any more.
 func (s *Store) followOne(ctx context.Context, source string, first bool) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	watchdog := time.AfterFunc(fallsSilent, cancel)
 	defer watchdog.Stop()
+	select {
+	case <-s.lagging: // that was the member before
+	default:
+	}
+	var guard sync.WaitGroup
+	defer guard.Wait()
+	defer cancel()
+	guard.Go(func() {
+		select {
+		case <-s.lagging:
+			s.cfg.Log.DebugContext(ctx, "the member that is followed lags", "member_id", source)
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	began := time.Now()
 	return s.cfg.Remote.Watch(ctx, source, s.View().Revision(), s.View().Schema(), func(batch Batch) error {
 		if s.seat.Load() != nil {

@@ -45,6 +45,8 @@ type node struct {
 	dqlite *dqlite.Node
 	dial   func(context.Context, string) (net.Conn, error)
 	log    *slog.Logger
+	// informant is for questions that are asked all the time.
+	informant informant
 
 	// pipes carry connections between the network and the node's socket.
 	pipes  sync.WaitGroup
@@ -64,7 +66,7 @@ var errLog = errors.New("the log cannot be read")
 // startNode starts the dqlite node. With an empty directory and the number that is
 // for the first node, it begins a cluster.
 func startNode(cfg Config, number uint64) (*node, error) {
-	n := &node{address: cfg.Member.ID, dial: cfg.Dial, log: cfg.Log, ends: map[net.Conn]struct{}{}}
+	n := &node{address: cfg.Member.ID, dial: cfg.Dial, log: cfg.Log, informant: newInformant(), ends: map[net.Conn]struct{}{}}
 	latency := cfg.NetworkLatency
 	if latency == 0 {
 		latency = 10 * time.Millisecond
@@ -99,6 +101,7 @@ func (n *node) close() error {
 		_ = end.Close()
 	}
 	n.mu.Unlock()
+	n.informant.close()
 	err := n.dqlite.Close()
 	n.pipes.Wait()
 	return err
@@ -198,7 +201,7 @@ func socketPair() (one, other net.Conn, err error) {
 
 // leader returns the member ID of the leader that the node knows of, or "".
 func (n *node) leader(ctx context.Context) (id string, err error) {
-	err = n.ask(ctx, func(c *client.Client) error {
+	err = n.consult(ctx, func(c *client.Client) error {
 		leader, err := c.Leader(ctx)
 		if leader != nil {
 			id = leader.Address
@@ -208,17 +211,25 @@ func (n *node) leader(ctx context.Context) (id string, err error) {
 	return id, err
 }
 
-// alone reports whether this node is the only one that votes, so that no other
-// can have become leader behind its back.
-func (n *node) alone(ctx context.Context) (alone bool, err error) {
-	err = n.ask(ctx, func(c *client.Client) error {
+// voters returns the member IDs of those that vote, as the node knows.
+func (n *node) voters(ctx context.Context) (ids []string, err error) {
+	err = n.consult(ctx, func(c *client.Client) error {
 		nodes, err := c.Cluster(ctx)
-		alone = !slices.ContainsFunc(nodes, func(other client.NodeInfo) bool {
-			return other.Role == client.Voter && other.Address != n.address
-		})
+		for _, other := range nodes {
+			if other.Role == client.Voter {
+				ids = append(ids, other.Address)
+			}
+		}
 		return err
 	})
-	return alone && err == nil, err
+	return ids, err
+}
+
+// alone reports whether this node is the only one that votes, so that no other
+// can have become leader behind its back.
+func (n *node) alone(ctx context.Context) (bool, error) {
+	voters, err := n.voters(ctx)
+	return err == nil && !slices.ContainsFunc(voters, func(id string) bool { return id != n.address }), err
 }
 
 // ask connects to the node for other questions than SQL.

@@ -54,7 +54,7 @@ func (s *Store) Query(ctx context.Context, statement string, args []any, write b
 
 // whoLeads says whom to ask what only the leader answers.
 func (s *Store) whoLeads(ctx context.Context) string {
-	leader := s.guide(ctx)
+	leader, _ := s.guide(ctx)
 	if m, err := s.View().MemberByID(leader); err == nil && leader != s.cfg.Member.ID {
 		return fmt.Sprintf("ask on member %q, which does", m.Name)
 	}

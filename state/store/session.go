@@ -21,6 +21,8 @@ type session struct {
 	stmts *statements
 	q     *sqlgen.Queries
 
+	// pulse was made before anything was read: while it beats, nobody else has written.
+	pulse *pulse
 	// schema is that of the database.
 	schema int64
 
@@ -41,6 +43,9 @@ func openSession(ctx context.Context, n *node, sc *schema, consent Consent) (_ *
 			s.close()
 		}
 	}()
+	if s.pulse, err = newPulse(ctx, n); err != nil {
+		return nil, err
+	}
 	if s.db, err = n.database(ctx); err != nil {
 		return nil, err
 	}
@@ -77,6 +82,9 @@ func (s *session) close() {
 	}
 	if s.db != nil {
 		_ = s.db.Close()
+	}
+	if s.pulse != nil {
+		s.pulse.close()
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"muster/state"
+	"muster/state/readindex"
 )
 
 // Config is what a Store needs. Dir and Member.ID are required, and Member.Name
@@ -66,7 +67,7 @@ type Remote interface {
 	// nobody can tell whether the command was applied.
 	Apply(ctx context.Context, memberID string, envelope Envelope) (Result, error)
 	// Revision calls LeaderRevision there.
-	Revision(ctx context.Context, memberID string) (state.Revision, error)
+	Revision(ctx context.Context, memberID, vouched string) (state.Revision, error)
 	// Leader calls KnownLeader there.
 	Leader(ctx context.Context, memberID string) (string, error)
 	// Watch calls Watch there and hands on what it sends.
@@ -86,6 +87,12 @@ type Store struct {
 	told atomic.Value
 	// led is when somebody was last known to lead.
 	led atomic.Pointer[time.Time]
+	// reads asks the leader how far the View must be; confirmed asks the voters whether
+	// this member still leads, for all members that wait for its word.
+	reads     *readindex.Reader
+	confirmed *readindex.Rounds[uint64]
+	// lagging has room for one: the View of this worker is too far behind its source's.
+	lagging chan struct{}
 	// broken takes why this member must not go on, from one seat after another.
 	broken chan error
 
@@ -123,7 +130,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, hub: hub, seen: newLeaderSeen(), broken: make(chan error, 1)}
+	s := &Store{cfg: cfg, hub: hub, seen: newLeaderSeen(), broken: make(chan error, 1), lagging: make(chan struct{}, 1)}
+	s.reads, s.confirmed = readindex.NewReader(s.askNewest, s.arrived), readindex.NewRounds(s.askVoters)
 	opened := time.Now()
 	s.led.Store(&opened)
 	if _, err := os.Stat(cfg.Dir); !cfg.Worker || err == nil {
@@ -135,6 +143,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	// The store outlives the opening, and ends with Close.
 	s.background, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.running.Go(func() { s.reads.Run(s.background) })
+	s.running.Go(func() { s.confirmed.Run(s.background) })
 	if cfg.Remote != nil {
 		s.running.Go(func() { s.follow(s.background) })
 	}
@@ -230,7 +240,7 @@ func (s *Store) WaitRevision(ctx context.Context, revision state.Revision) error
 // Leader returns the ID of the member that leads the database, as far as this
 // member knows; ErrUnavailable when there is none.
 func (s *Store) Leader(ctx context.Context) (string, error) {
-	if leader := s.guide(ctx); leader != "" {
+	if leader, _ := s.guide(ctx); leader != "" {
 		return leader, nil
 	}
 	return "", state.Errorf(state.ErrUnavailable, "the database has no leader: an election is under way, or too few members can talk to each other")

@@ -32,8 +32,9 @@ type writer struct {
 	hub   *hub
 	log   *slog.Logger
 	queue chan *request
-	// leading says that there is a session.
+	// leading says that there is a session, and pulse is that session's.
 	leading atomic.Bool
+	pulse   atomic.Pointer[pulse]
 	// broken takes why this member must not go on, once.
 	broken chan error
 	// gone is closed when the writer has answered its last request.
@@ -49,11 +50,12 @@ type writer struct {
 type request struct {
 	envelope Envelope
 	command  Command
-	// query is done instead of a command when it is not nil, then consent; barrier
-	// instead of any.
+	// query is done instead of a command when it is not nil, then consent; settle
+	// instead of any: an entry is committed, behind all that came before. Without any of
+	// them the writer finds out whether it leads, and its View what the tables hold.
 	query   *query
 	consent *Consent
-	barrier bool
+	settle  bool
 	// taken is set by the writer when it begins, or by the asker who gives up
 	// first: then nothing was done.
 	taken atomic.Bool
@@ -151,6 +153,9 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if len(commands) == 0 && w.session != nil && w.session.pulse.beats(ctx) != nil {
+		w.drop() // commands find out by themselves
+	}
 	if err := w.lead(ctx); err != nil {
 		for _, r := range append(commands, others...) {
 			r.answer(Result{}, err)
@@ -176,8 +181,8 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 			a.err = w.moveSchema(whole, *r.consent)
 		case r.query != nil:
 			a.table, a.result.Revision, a.err = w.query(ctx, r.query)
-		default:
-			a.result.Revision, a.err = w.barrier(ctx)
+		case r.settle:
+			a.err = w.settleAll(ctx)
 		}
 		r.done <- a
 	}
@@ -215,6 +220,7 @@ func (w *writer) lead(ctx context.Context) error {
 		return err
 	}
 	w.session = session
+	w.pulse.Store(session.pulse)
 	w.leading.Store(true)
 	w.log.InfoContext(ctx, "leading the database", "revision", session.revision)
 	return nil
@@ -286,6 +292,7 @@ func (w *writer) catchUp(ctx context.Context, s *session) error {
 // drop gives up the session: what was not committed is undone.
 func (w *writer) drop() {
 	w.leading.Store(false)
+	w.pulse.Store(nil)
 	if w.session != nil {
 		w.session.close()
 		w.session = nil
@@ -403,21 +410,13 @@ func (w *writer) checkDisk(ctx context.Context, err error) {
 	breakOff(w.broken, fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
 }
 
-// barrier returns a revision that includes all that was acknowledged before, once
-// it is certain that no other member leads.
-func (w *writer) barrier(ctx context.Context) (state.Revision, error) {
-	alone, err := w.node.alone(ctx)
-	if err != nil {
-		return 0, w.undone(ctx, err)
+// settleAll returns once an entry is committed that comes after all that this member has
+// in its log: only a leader can commit.
+func (w *writer) settleAll(ctx context.Context) error {
+	if err := w.session.q.RaiseBarrier(ctx); err != nil {
+		return w.undone(ctx, err)
 	}
-	if !alone {
-		// Only a leader can commit, and this session ends with the leadership: so
-		// nobody else has written since it began.
-		if err := w.session.q.RaiseBarrier(ctx); err != nil {
-			return 0, w.undone(ctx, err)
-		}
-	}
-	return w.session.revision, nil
+	return nil
 }
 
 // isLost reports whether err means that the connection or the leadership is gone,

@@ -317,7 +317,10 @@ func (x *ApplyResponse) GetNotLeader() bool {
 }
 
 type RevisionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the member that asks, when it votes and its own part of the log has named
+	// the one that is asked as the leader, for this question; or empty.
+	Vouched       string `protobuf:"bytes,1,opt,name=vouched,proto3" json:"vouched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +353,13 @@ func (x *RevisionRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RevisionRequest.ProtoReflect.Descriptor instead.
 func (*RevisionRequest) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RevisionRequest) GetVouched() string {
+	if x != nil {
+		return x.Vouched
+	}
+	return ""
 }
 
 type RevisionResponse struct {
@@ -815,6 +825,176 @@ func (x *ProposeResponse) GetNotApplied() bool {
 	return false
 }
 
+type IndexRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in RevisionRequest.
+	Vouched       string `protobuf:"bytes,1,opt,name=vouched,proto3" json:"vouched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexRequest) Reset() {
+	*x = IndexRequest{}
+	mi := &file_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexRequest) ProtoMessage() {}
+
+func (x *IndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexRequest.ProtoReflect.Descriptor instead.
+func (*IndexRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *IndexRequest) GetVouched() string {
+	if x != nil {
+		return x.Vouched
+	}
+	return ""
+}
+
+type IndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexResponse) Reset() {
+	*x = IndexResponse{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexResponse) ProtoMessage() {}
+
+func (x *IndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexResponse.ProtoReflect.Descriptor instead.
+func (*IndexResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *IndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type CoordinatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinatorRequest) Reset() {
+	*x = CoordinatorRequest{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinatorRequest) ProtoMessage() {}
+
+func (x *CoordinatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoordinatorRequest.ProtoReflect.Descriptor instead.
+func (*CoordinatorRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+type CoordinatorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty when it does not know, or has no part in the log.
+	MemberId      string `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinatorResponse) Reset() {
+	*x = CoordinatorResponse{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinatorResponse) ProtoMessage() {}
+
+func (x *CoordinatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoordinatorResponse.ProtoReflect.Descriptor instead.
+func (*CoordinatorResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CoordinatorResponse) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -823,7 +1003,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +1015,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +1028,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 type PingResponse struct {
@@ -859,7 +1039,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1051,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1064,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 type PartsRequest struct {
@@ -895,7 +1075,7 @@ type PartsRequest struct {
 
 func (x *PartsRequest) Reset() {
 	*x = PartsRequest{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1087,7 @@ func (x *PartsRequest) String() string {
 func (*PartsRequest) ProtoMessage() {}
 
 func (x *PartsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1100,7 @@ func (x *PartsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartsRequest.ProtoReflect.Descriptor instead.
 func (*PartsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 type PartsResponse struct {
@@ -936,7 +1116,7 @@ type PartsResponse struct {
 
 func (x *PartsResponse) Reset() {
 	*x = PartsResponse{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1128,7 @@ func (x *PartsResponse) String() string {
 func (*PartsResponse) ProtoMessage() {}
 
 func (x *PartsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1141,7 @@ func (x *PartsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartsResponse.ProtoReflect.Descriptor instead.
 func (*PartsResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PartsResponse) GetCoord() Part {
@@ -1001,7 +1181,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1193,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1206,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FollowRequest) GetSince() uint64 {
@@ -1049,7 +1229,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1241,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1254,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FollowResponse) GetSnapshot() []byte {
@@ -1108,7 +1288,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1300,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1313,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogEntry) GetIndex() uint64 {
@@ -1160,7 +1340,7 @@ type LeftRequest struct {
 
 func (x *LeftRequest) Reset() {
 	*x = LeftRequest{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1352,7 @@ func (x *LeftRequest) String() string {
 func (*LeftRequest) ProtoMessage() {}
 
 func (x *LeftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1365,7 @@ func (x *LeftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeftRequest.ProtoReflect.Descriptor instead.
 func (*LeftRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LeftRequest) GetLog() Log {
@@ -1211,7 +1391,7 @@ type LeftResponse struct {
 
 func (x *LeftResponse) Reset() {
 	*x = LeftResponse{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1403,7 @@ func (x *LeftResponse) String() string {
 func (*LeftResponse) ProtoMessage() {}
 
 func (x *LeftResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1416,7 @@ func (x *LeftResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeftResponse.ProtoReflect.Descriptor instead.
 func (*LeftResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LeftResponse) GetLeft() bool {
@@ -1255,7 +1435,7 @@ type CarryRequest struct {
 
 func (x *CarryRequest) Reset() {
 	*x = CarryRequest{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1447,7 @@ func (x *CarryRequest) String() string {
 func (*CarryRequest) ProtoMessage() {}
 
 func (x *CarryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1460,7 @@ func (x *CarryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryRequest.ProtoReflect.Descriptor instead.
 func (*CarryRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CarryRequest) GetData() []byte {
@@ -1299,7 +1479,7 @@ type CarryResponse struct {
 
 func (x *CarryResponse) Reset() {
 	*x = CarryResponse{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1491,7 @@ func (x *CarryResponse) String() string {
 func (*CarryResponse) ProtoMessage() {}
 
 func (x *CarryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1504,7 @@ func (x *CarryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CarryResponse.ProtoReflect.Descriptor instead.
 func (*CarryResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CarryResponse) GetData() []byte {
@@ -1353,8 +1533,9 @@ const file_peer_proto_rawDesc = "" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1d\n" +
 	"\n" +
-	"not_leader\x18\x02 \x01(\bR\tnotLeader\"\x11\n" +
-	"\x0fRevisionRequest\".\n" +
+	"not_leader\x18\x02 \x01(\bR\tnotLeader\"+\n" +
+	"\x0fRevisionRequest\x12\x18\n" +
+	"\avouched\x18\x01 \x01(\tR\avouched\".\n" +
 	"\x10RevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x0f\n" +
 	"\rLeaderRequest\"-\n" +
@@ -1384,7 +1565,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fProposeResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1f\n" +
 	"\vnot_applied\x18\x02 \x01(\bR\n" +
-	"notApplied\"\r\n" +
+	"notApplied\"(\n" +
+	"\fIndexRequest\x12\x18\n" +
+	"\avouched\x18\x01 \x01(\tR\avouched\"%\n" +
+	"\rIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x14\n" +
+	"\x12CoordinatorRequest\"2\n" +
+	"\x13CoordinatorResponse\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"\r\n" +
 	"\vPingRequest\"\x0e\n" +
 	"\fPingResponse\"\x0e\n" +
 	"\fPartsRequest\"\xb9\x01\n" +
@@ -1425,12 +1613,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Apply\x12\x1c.muster.peer.v1.ApplyRequest\x1a\x1d.muster.peer.v1.ApplyResponse\x12M\n" +
 	"\bRevision\x12\x1f.muster.peer.v1.RevisionRequest\x1a .muster.peer.v1.RevisionResponse\x12G\n" +
 	"\x06Leader\x12\x1d.muster.peer.v1.LeaderRequest\x1a\x1e.muster.peer.v1.LeaderResponse\x12F\n" +
-	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012\xea\x02\n" +
+	"\x05Watch\x12\x1c.muster.peer.v1.WatchRequest\x1a\x1d.muster.peer.v1.WatchResponse0\x012\x88\x04\n" +
 	"\x05Coord\x12J\n" +
 	"\aPropose\x12\x1e.muster.peer.v1.ProposeRequest\x1a\x1f.muster.peer.v1.ProposeResponse\x12A\n" +
 	"\x04Ping\x12\x1b.muster.peer.v1.PingRequest\x1a\x1c.muster.peer.v1.PingResponse\x12I\n" +
 	"\x06Follow\x12\x1d.muster.peer.v1.FollowRequest\x1a\x1e.muster.peer.v1.FollowResponse0\x01\x12D\n" +
-	"\x05Parts\x12\x1c.muster.peer.v1.PartsRequest\x1a\x1d.muster.peer.v1.PartsResponse\x12A\n" +
+	"\x05Parts\x12\x1c.muster.peer.v1.PartsRequest\x1a\x1d.muster.peer.v1.PartsResponse\x12D\n" +
+	"\x05Index\x12\x1c.muster.peer.v1.IndexRequest\x1a\x1d.muster.peer.v1.IndexResponse\x12V\n" +
+	"\vCoordinator\x12\".muster.peer.v1.CoordinatorRequest\x1a#.muster.peer.v1.CoordinatorResponse\x12A\n" +
 	"\x04Left\x12\x1b.muster.peer.v1.LeftRequest\x1a\x1c.muster.peer.v1.LeftResponse2T\n" +
 	"\bRequests\x12H\n" +
 	"\x05Carry\x12\x1c.muster.peer.v1.CarryRequest\x1a\x1d.muster.peer.v1.CarryResponse(\x010\x01B\x1eZ\x1cmuster/rpc/peer/proto;peerpbb\x06proto3"
@@ -1448,7 +1638,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_peer_proto_goTypes = []any{
 	(Part)(0),                     // 0: muster.peer.v1.Part
 	(Log)(0),                      // 1: muster.peer.v1.Log
@@ -1464,50 +1654,58 @@ var file_peer_proto_goTypes = []any{
 	(*Record)(nil),                // 11: muster.peer.v1.Record
 	(*ProposeRequest)(nil),        // 12: muster.peer.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 13: muster.peer.v1.ProposeResponse
-	(*PingRequest)(nil),           // 14: muster.peer.v1.PingRequest
-	(*PingResponse)(nil),          // 15: muster.peer.v1.PingResponse
-	(*PartsRequest)(nil),          // 16: muster.peer.v1.PartsRequest
-	(*PartsResponse)(nil),         // 17: muster.peer.v1.PartsResponse
-	(*FollowRequest)(nil),         // 18: muster.peer.v1.FollowRequest
-	(*FollowResponse)(nil),        // 19: muster.peer.v1.FollowResponse
-	(*LogEntry)(nil),              // 20: muster.peer.v1.LogEntry
-	(*LeftRequest)(nil),           // 21: muster.peer.v1.LeftRequest
-	(*LeftResponse)(nil),          // 22: muster.peer.v1.LeftResponse
-	(*CarryRequest)(nil),          // 23: muster.peer.v1.CarryRequest
-	(*CarryResponse)(nil),         // 24: muster.peer.v1.CarryResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*IndexRequest)(nil),          // 14: muster.peer.v1.IndexRequest
+	(*IndexResponse)(nil),         // 15: muster.peer.v1.IndexResponse
+	(*CoordinatorRequest)(nil),    // 16: muster.peer.v1.CoordinatorRequest
+	(*CoordinatorResponse)(nil),   // 17: muster.peer.v1.CoordinatorResponse
+	(*PingRequest)(nil),           // 18: muster.peer.v1.PingRequest
+	(*PingResponse)(nil),          // 19: muster.peer.v1.PingResponse
+	(*PartsRequest)(nil),          // 20: muster.peer.v1.PartsRequest
+	(*PartsResponse)(nil),         // 21: muster.peer.v1.PartsResponse
+	(*FollowRequest)(nil),         // 22: muster.peer.v1.FollowRequest
+	(*FollowResponse)(nil),        // 23: muster.peer.v1.FollowResponse
+	(*LogEntry)(nil),              // 24: muster.peer.v1.LogEntry
+	(*LeftRequest)(nil),           // 25: muster.peer.v1.LeftRequest
+	(*LeftResponse)(nil),          // 26: muster.peer.v1.LeftResponse
+	(*CarryRequest)(nil),          // 27: muster.peer.v1.CarryRequest
+	(*CarryResponse)(nil),         // 28: muster.peer.v1.CarryResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_peer_proto_depIdxs = []int32{
 	2,  // 0: muster.peer.v1.ApplyRequest.requestor:type_name -> muster.peer.v1.Requestor
 	11, // 1: muster.peer.v1.WatchResponse.records:type_name -> muster.peer.v1.Record
 	2,  // 2: muster.peer.v1.Record.requestor:type_name -> muster.peer.v1.Requestor
-	25, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
+	29, // 3: muster.peer.v1.Record.at:type_name -> google.protobuf.Timestamp
 	0,  // 4: muster.peer.v1.PartsResponse.coord:type_name -> muster.peer.v1.Part
 	0,  // 5: muster.peer.v1.PartsResponse.database:type_name -> muster.peer.v1.Part
-	20, // 6: muster.peer.v1.FollowResponse.entries:type_name -> muster.peer.v1.LogEntry
+	24, // 6: muster.peer.v1.FollowResponse.entries:type_name -> muster.peer.v1.LogEntry
 	1,  // 7: muster.peer.v1.LeftRequest.log:type_name -> muster.peer.v1.Log
 	3,  // 8: muster.peer.v1.State.Apply:input_type -> muster.peer.v1.ApplyRequest
 	5,  // 9: muster.peer.v1.State.Revision:input_type -> muster.peer.v1.RevisionRequest
 	7,  // 10: muster.peer.v1.State.Leader:input_type -> muster.peer.v1.LeaderRequest
 	9,  // 11: muster.peer.v1.State.Watch:input_type -> muster.peer.v1.WatchRequest
 	12, // 12: muster.peer.v1.Coord.Propose:input_type -> muster.peer.v1.ProposeRequest
-	14, // 13: muster.peer.v1.Coord.Ping:input_type -> muster.peer.v1.PingRequest
-	18, // 14: muster.peer.v1.Coord.Follow:input_type -> muster.peer.v1.FollowRequest
-	16, // 15: muster.peer.v1.Coord.Parts:input_type -> muster.peer.v1.PartsRequest
-	21, // 16: muster.peer.v1.Coord.Left:input_type -> muster.peer.v1.LeftRequest
-	23, // 17: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
-	4,  // 18: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
-	6,  // 19: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
-	8,  // 20: muster.peer.v1.State.Leader:output_type -> muster.peer.v1.LeaderResponse
-	10, // 21: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
-	13, // 22: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
-	15, // 23: muster.peer.v1.Coord.Ping:output_type -> muster.peer.v1.PingResponse
-	19, // 24: muster.peer.v1.Coord.Follow:output_type -> muster.peer.v1.FollowResponse
-	17, // 25: muster.peer.v1.Coord.Parts:output_type -> muster.peer.v1.PartsResponse
-	22, // 26: muster.peer.v1.Coord.Left:output_type -> muster.peer.v1.LeftResponse
-	24, // 27: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
-	18, // [18:28] is the sub-list for method output_type
-	8,  // [8:18] is the sub-list for method input_type
+	18, // 13: muster.peer.v1.Coord.Ping:input_type -> muster.peer.v1.PingRequest
+	22, // 14: muster.peer.v1.Coord.Follow:input_type -> muster.peer.v1.FollowRequest
+	20, // 15: muster.peer.v1.Coord.Parts:input_type -> muster.peer.v1.PartsRequest
+	14, // 16: muster.peer.v1.Coord.Index:input_type -> muster.peer.v1.IndexRequest
+	16, // 17: muster.peer.v1.Coord.Coordinator:input_type -> muster.peer.v1.CoordinatorRequest
+	25, // 18: muster.peer.v1.Coord.Left:input_type -> muster.peer.v1.LeftRequest
+	27, // 19: muster.peer.v1.Requests.Carry:input_type -> muster.peer.v1.CarryRequest
+	4,  // 20: muster.peer.v1.State.Apply:output_type -> muster.peer.v1.ApplyResponse
+	6,  // 21: muster.peer.v1.State.Revision:output_type -> muster.peer.v1.RevisionResponse
+	8,  // 22: muster.peer.v1.State.Leader:output_type -> muster.peer.v1.LeaderResponse
+	10, // 23: muster.peer.v1.State.Watch:output_type -> muster.peer.v1.WatchResponse
+	13, // 24: muster.peer.v1.Coord.Propose:output_type -> muster.peer.v1.ProposeResponse
+	19, // 25: muster.peer.v1.Coord.Ping:output_type -> muster.peer.v1.PingResponse
+	23, // 26: muster.peer.v1.Coord.Follow:output_type -> muster.peer.v1.FollowResponse
+	21, // 27: muster.peer.v1.Coord.Parts:output_type -> muster.peer.v1.PartsResponse
+	15, // 28: muster.peer.v1.Coord.Index:output_type -> muster.peer.v1.IndexResponse
+	17, // 29: muster.peer.v1.Coord.Coordinator:output_type -> muster.peer.v1.CoordinatorResponse
+	26, // 30: muster.peer.v1.Coord.Left:output_type -> muster.peer.v1.LeftResponse
+	28, // 31: muster.peer.v1.Requests.Carry:output_type -> muster.peer.v1.CarryResponse
+	20, // [20:32] is the sub-list for method output_type
+	8,  // [8:20] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -1524,7 +1722,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -36,8 +36,8 @@ const (
 type StateClient interface {
 	// Apply runs a command, if the member leads the database.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
-	// Revision is that of the last change that was acknowledged anywhere. Only the
-	// leader of the database answers.
+	// Revision is that of the last change that was acknowledged anywhere before the call.
+	// Only the leader of the database answers, once a majority of the voters names it.
 	Revision(ctx context.Context, in *RevisionRequest, opts ...grpc.CallOption) (*RevisionResponse, error)
 	// Leader is the member that leads the database, as far as the one asked knows.
 	Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error)
@@ -111,8 +111,8 @@ type State_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 type StateServer interface {
 	// Apply runs a command, if the member leads the database.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
-	// Revision is that of the last change that was acknowledged anywhere. Only the
-	// leader of the database answers.
+	// Revision is that of the last change that was acknowledged anywhere before the call.
+	// Only the leader of the database answers, once a majority of the voters names it.
 	Revision(context.Context, *RevisionRequest) (*RevisionResponse, error)
 	// Leader is the member that leads the database, as far as the one asked knows.
 	Leader(context.Context, *LeaderRequest) (*LeaderResponse, error)
@@ -258,11 +258,13 @@ var State_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Coord_Propose_FullMethodName = "/muster.peer.v1.Coord/Propose"
-	Coord_Ping_FullMethodName    = "/muster.peer.v1.Coord/Ping"
-	Coord_Follow_FullMethodName  = "/muster.peer.v1.Coord/Follow"
-	Coord_Parts_FullMethodName   = "/muster.peer.v1.Coord/Parts"
-	Coord_Left_FullMethodName    = "/muster.peer.v1.Coord/Left"
+	Coord_Propose_FullMethodName     = "/muster.peer.v1.Coord/Propose"
+	Coord_Ping_FullMethodName        = "/muster.peer.v1.Coord/Ping"
+	Coord_Follow_FullMethodName      = "/muster.peer.v1.Coord/Follow"
+	Coord_Parts_FullMethodName       = "/muster.peer.v1.Coord/Parts"
+	Coord_Index_FullMethodName       = "/muster.peer.v1.Coord/Index"
+	Coord_Coordinator_FullMethodName = "/muster.peer.v1.Coord/Coordinator"
+	Coord_Left_FullMethodName        = "/muster.peer.v1.Coord/Left"
 )
 
 // CoordClient is the client API for Coord service.
@@ -280,6 +282,12 @@ type CoordClient interface {
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
 	// Parts is what the member holds of both logs.
 	Parts(ctx context.Context, in *PartsRequest, opts ...grpc.CallOption) (*PartsResponse, error)
+	// Index is that of the last entry that was acknowledged anywhere before the call. Only
+	// the coordinator answers, once a majority of the voters names it.
+	Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error)
+	// Coordinator is the member that coordinates, as far as the one asked has it from its
+	// own part of the log.
+	Coordinator(ctx context.Context, in *CoordinatorRequest, opts ...grpc.CallOption) (*CoordinatorResponse, error)
 	// Left asks whether a member is certainly out of the consensus. For each log only its
 	// leader answers.
 	Left(ctx context.Context, in *LeftRequest, opts ...grpc.CallOption) (*LeftResponse, error)
@@ -342,6 +350,26 @@ func (c *coordClient) Parts(ctx context.Context, in *PartsRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *coordClient) Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IndexResponse)
+	err := c.cc.Invoke(ctx, Coord_Index_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordClient) Coordinator(ctx context.Context, in *CoordinatorRequest, opts ...grpc.CallOption) (*CoordinatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CoordinatorResponse)
+	err := c.cc.Invoke(ctx, Coord_Coordinator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *coordClient) Left(ctx context.Context, in *LeftRequest, opts ...grpc.CallOption) (*LeftResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LeftResponse)
@@ -367,6 +395,12 @@ type CoordServer interface {
 	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
 	// Parts is what the member holds of both logs.
 	Parts(context.Context, *PartsRequest) (*PartsResponse, error)
+	// Index is that of the last entry that was acknowledged anywhere before the call. Only
+	// the coordinator answers, once a majority of the voters names it.
+	Index(context.Context, *IndexRequest) (*IndexResponse, error)
+	// Coordinator is the member that coordinates, as far as the one asked has it from its
+	// own part of the log.
+	Coordinator(context.Context, *CoordinatorRequest) (*CoordinatorResponse, error)
 	// Left asks whether a member is certainly out of the consensus. For each log only its
 	// leader answers.
 	Left(context.Context, *LeftRequest) (*LeftResponse, error)
@@ -391,6 +425,12 @@ func (UnimplementedCoordServer) Follow(*FollowRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedCoordServer) Parts(context.Context, *PartsRequest) (*PartsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Parts not implemented")
+}
+func (UnimplementedCoordServer) Index(context.Context, *IndexRequest) (*IndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Index not implemented")
+}
+func (UnimplementedCoordServer) Coordinator(context.Context, *CoordinatorRequest) (*CoordinatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Coordinator not implemented")
 }
 func (UnimplementedCoordServer) Left(context.Context, *LeftRequest) (*LeftResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Left not implemented")
@@ -481,6 +521,42 @@ func _Coord_Parts_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coord_Index_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordServer).Index(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coord_Index_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordServer).Index(ctx, req.(*IndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Coord_Coordinator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CoordinatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordServer).Coordinator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coord_Coordinator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordServer).Coordinator(ctx, req.(*CoordinatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Coord_Left_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LeftRequest)
 	if err := dec(in); err != nil {
@@ -517,6 +593,14 @@ var Coord_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Parts",
 			Handler:    _Coord_Parts_Handler,
+		},
+		{
+			MethodName: "Index",
+			Handler:    _Coord_Index_Handler,
+		},
+		{
+			MethodName: "Coordinator",
+			Handler:    _Coord_Coordinator_Handler,
 		},
 		{
 			MethodName: "Left",
