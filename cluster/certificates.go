@@ -87,6 +87,9 @@ func (c *Cluster) UseToken(ctx context.Context, token state.Token, certificate s
 // local socket. A token whose operation has ended was withdrawn: it is forgotten, and
 // refused with ErrForbidden.
 func (c *Cluster) makerOf(ctx context.Context, token *state.Token) (string, error) {
+	if token.ID == "" {
+		return "", nil // see joinToken: nothing is used up
+	}
 	op, err := c.ops.Get(token.Operation)
 	if errors.Is(err, state.ErrNotFound) && c.Clustered() {
 		// Another member may have made it just now: then the token has come by the one

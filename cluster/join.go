@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -120,6 +121,9 @@ type JoinRequest struct {
 	// names of storage pools and networks.
 	Pools    map[string]state.Config `json:"pools,omitempty"`
 	Networks map[string]state.Config `json:"networks,omitempty"`
+	// ByPassword says that Secret is the trust password, which the caller has checked, and
+	// no join token's.
+	ByPassword bool `json:"-"`
 }
 
 // JoinQuestion is what a machine asks before it wants to join.
@@ -129,9 +133,11 @@ type JoinQuestion struct {
 	// Protocol is its JoinProtocol, Schema what its release can work with.
 	Protocol int               `json:"protocol"`
 	Schema   store.SchemaRange `json:"schema"`
-	// Pools and Networks are as in JoinRequest.
-	Pools    map[string]state.Config `json:"pools,omitempty"`
-	Networks map[string]state.Config `json:"networks,omitempty"`
+	// MemberID, Pools, Networks and ByPassword are as in JoinRequest.
+	MemberID   string                  `json:"member_id,omitempty"`
+	Pools      map[string]state.Config `json:"pools,omitempty"`
+	Networks   map[string]state.Config `json:"networks,omitempty"`
+	ByPassword bool                    `json:"-"`
 }
 
 // Peer is where a member is.
@@ -153,7 +159,7 @@ type JoinAnswer struct {
 // CheckJoin says why a server that shows a join token could not join with the
 // configuration that it brings, or nil. The token stays good.
 func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
-	token, err := c.joinToken(ctx, ask.Name, ask.Secret, ask.Protocol)
+	token, err := c.joinToken(ctx, JoinRequest{Name: ask.Name, Secret: ask.Secret, MemberID: ask.MemberID, Protocol: ask.Protocol, ByPassword: ask.ByPassword})
 	if err == nil {
 		_, err = c.makerOf(ctx, token)
 	}
@@ -167,10 +173,10 @@ func (c *Cluster) CheckJoin(ctx context.Context, ask JoinQuestion) error {
 }
 
 // AdmitMember checks who wants to join, records the new member and uses its token up,
-// in one step. From then on it is a member that is not up yet. Nothing is recorded
-// when anything is wrong.
+// in one step. From then on it is a member that joins: see joining.go. Nothing is recorded
+// when anything is wrong. A server whose join has not ended may ask again.
 func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer, error) {
-	token, err := c.joinToken(ctx, join.Name, join.Secret, join.Protocol)
+	token, err := c.joinToken(ctx, join)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
@@ -186,7 +192,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "field \"member_id\" is %q: want a UUID", join.MemberID)
 	}
 	for _, m := range view.Members() {
-		if m.Address == join.Address {
+		if m.Address == join.Address && m.ID != join.MemberID {
 			return JoinAnswer{}, state.Errorf(state.ErrExists, "member %q has the address %s already", m.Name, join.Address)
 		}
 	}
@@ -203,7 +209,7 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err := c.cfg.Reach(ctx, join.Address, join.Fingerprint); err != nil {
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
 	}
-	config := state.Config{}
+	config := state.Config{store.JoiningKey: cmp.Or(token.SecretHash, store.JoinedByPassword)}
 	if join.Witness {
 		if len(join.Pools)+len(join.Networks) > 0 {
 			return JoinAnswer{}, state.Errorf(state.ErrInvalid, "field \"member_config\": a witness has no storage pools and no networks: leave it out")
@@ -220,8 +226,10 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	if err := c.ops.Finish(ctx, token.Operation); err != nil {
-		c.log.Warn("finish the operation of a token", "operation", token.Operation, "error", err)
+	if token.Operation != "" {
+		if err := c.ops.Finish(ctx, token.Operation); err != nil {
+			c.log.Warn("finish the operation of a token", "operation", token.Operation, "error", err)
+		}
 	}
 	answer := JoinAnswer{Certificate: string(certificate), Shared: c.cfg.Identity.Shared()}
 	for _, m := range c.store.View().Members() {
@@ -287,39 +295,49 @@ func checkJoinConfig(view *store.View, pools, networks map[string]state.Config) 
 }
 
 // ErrJoinSecret refuses a secret that is no join token's, or no longer.
-var ErrJoinSecret = state.Errorf(state.ErrForbidden, "the join token is unknown, was used already or was withdrawn: ask for a new one, which \"muster cluster add\" makes on a member")
+var ErrJoinSecret = state.Errorf(state.ErrForbidden, "the join token is unknown, was used already or was withdrawn: ask for a new one, which \"muster cluster add\" makes on a member; or it was meant for the trust password, and is not that")
 
 // joinToken finds the token whose secret a joining server shows, and checks that it
-// could be used now, under that name and with that version of the members' protocol.
-func (c *Cluster) joinToken(ctx context.Context, name, secret string, protocol int) (*state.Token, error) {
+// could be used now, under that name and with that version of the members' protocol. The
+// token has only a hash when the server was admitted by it before and its join has not
+// ended, and is empty when the server showed the trust password.
+func (c *Cluster) joinToken(ctx context.Context, join JoinRequest) (*state.Token, error) {
 	if !c.Clustered() {
 		return nil, errAlone()
 	}
 	if err := c.store.Barrier(ctx); err != nil {
 		return nil, err
 	}
-	token := tokenOf(c.store.View(), secret)
+	token := &state.Token{Purpose: "member", Name: join.Name}
+	if !join.ByPassword {
+		token = tokenOf(c.store.View(), join)
+	}
 	switch {
 	case token == nil:
 		return nil, ErrJoinSecret
-	case token.Name != name:
-		return nil, state.Errorf(state.ErrForbidden, "this join token is for member %q, not %q", token.Name, name)
+	case token.Name != join.Name:
+		return nil, state.Errorf(state.ErrForbidden, "this join token is for member %q, not %q", token.Name, join.Name)
 	case !token.ExpiresAt.IsZero() && c.now().After(token.ExpiresAt):
 		return nil, state.Errorf(state.ErrForbidden, "this join token expired at %s: ask for a new one, which \"muster cluster add\" makes on a member", token.ExpiresAt.Format(time.RFC3339))
-	case protocol != JoinProtocol:
-		return nil, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", protocol, JoinProtocol)
+	case join.Protocol != JoinProtocol:
+		return nil, state.Errorf(state.ErrInvalid, "the joining server speaks version %d of the members' protocol and this cluster %d: install the same release on both", join.Protocol, JoinProtocol)
 	}
-	return token, nil
+	return token, state.ValidateMemberName(join.Name)
 }
 
-// tokenOf finds the join token that has the secret, or nil.
-func tokenOf(view *store.View, secret string) *state.Token {
-	sum := sha256.Sum256([]byte(secret))
-	shown := []byte(hex.EncodeToString(sum[:]))
+// tokenOf finds the join token that has the secret, or nil. The token of a server that was
+// admitted and has not come is used up: what is returned then has no ID.
+func tokenOf(view *store.View, join JoinRequest) *state.Token {
+	sum := sha256.Sum256([]byte(join.Secret))
+	shown := hex.EncodeToString(sum[:])
+	same := func(hash string) bool { return subtle.ConstantTimeCompare([]byte(hash), []byte(shown)) == 1 }
 	for _, token := range view.Tokens() {
-		if token.Purpose == "member" && subtle.ConstantTimeCompare([]byte(token.SecretHash), shown) == 1 {
+		if token.Purpose == "member" && same(token.SecretHash) {
 			return token
 		}
+	}
+	if m, err := view.MemberByID(join.MemberID); err == nil && same(m.Config[store.JoiningKey]) {
+		return &state.Token{Purpose: "member", Name: m.Name, SecretHash: shown}
 	}
 	return nil
 }

@@ -86,6 +86,9 @@ func (c *Cluster) judged(m *state.Member) MemberInfo {
 	}
 	if !found {
 		info.Status, info.Message = "Offline", "It is joining"
+		if store.Joining(m) {
+			info.Message = fmt.Sprintf("It was admitted and has not come yet: its join is taken back when it stays silent for %v", joinPatience)
+		}
 		return info
 	}
 	if c.store.LeaderSeen() == m.ID {
@@ -112,6 +115,12 @@ func (c *Cluster) judged(m *state.Member) MemberInfo {
 			info.Message = "It is becoming a database member"
 		} else if known.Pending {
 			info.Message = "It gives its part of the database up"
+		}
+		if err := partsFailed(c.store.View(), m.Name); err != nil {
+			info.Message = "Not fully operational: " + err.Error()
+		}
+		if store.Joining(m) {
+			info.Message = "It is joining: it makes its storage pools and networks"
 		}
 		if mark, _ := store.Leaving(m); mark != "" {
 			info.Message = "It is being removed"

@@ -158,6 +158,9 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 				member.Status = string(known.Verdict)
 			}
 		}
+		if store.Joining(m) {
+			member.Online, member.Status = false, "joining"
+		}
 		if store.Witness(m) {
 			member.Online, member.Status = false, "a witness, which hosts no instances"
 		}

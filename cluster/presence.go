@@ -55,11 +55,14 @@ func (c *Cluster) presenceOf(memberID string) presence {
 	if c.cfg.Coord == nil || memberID == c.cfg.MemberID {
 		return present
 	}
-	if m, err := c.store.View().MemberByID(memberID); err == nil && m.Config[store.LostKey] != "" {
+	m, err := c.store.View().MemberByID(memberID)
+	if err == nil && m.Config[store.LostKey] != "" {
 		return absent
 	}
 	known, found := c.cfg.Coord.Member(memberID)
 	switch {
+	case !found && err == nil && store.Joining(m):
+		return absent // nobody has heard of it as a member
 	case found && known.Verdict == coord.Offline:
 		return absent
 	case c.blind() > 0 && c.doubted(memberID):

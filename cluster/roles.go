@@ -164,8 +164,9 @@ func Controls(m coord.Member) bool { return roleOf(m) != store.Worker }
 func (c *Cluster) tendRoles(ctx context.Context) error {
 	ticker := time.NewTicker(rolesEvery)
 	defer ticker.Stop()
+	var joining joins
 	for {
-		if err := c.tendRolesOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := c.tendRolesOnce(ctx, &joining); err != nil && ctx.Err() == nil {
 			c.log.Warn("bring the members' roles in order", "error", err)
 		}
 		select {
@@ -176,16 +177,21 @@ func (c *Cluster) tendRoles(ctx context.Context) error {
 	}
 }
 
-func (c *Cluster) tendRolesOnce(ctx context.Context) error {
+func (c *Cluster) tendRolesOnce(ctx context.Context, joining *joins) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if !c.Clustered() {
 		return nil
 	}
 	if _, leading := c.cfg.Coord.Leading(); leading {
+		if err := joining.tend(ctx, c, c.store.View()); err != nil {
+			return err
+		}
 		if err := c.decide(ctx); err != nil {
 			return err
 		}
+	} else {
+		joining.forget()
 	}
 	if part, err := c.store.Part(ctx); err != nil || part == state.PartNone {
 		return err

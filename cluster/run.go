@@ -35,6 +35,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		group.Go(func() error { return c.tendCertificate(ctx) })
 		group.Go(func() error { return c.tendVirtual(ctx) })
 		group.Go(func() error { return c.tendRoles(ctx) })
+		group.Go(func() error { return c.tendTokens(ctx) })
 		group.Go(func() error { return c.tendControl(ctx) })
 		group.Go(func() error { return c.tendVerdicts(ctx) })
 	}

@@ -90,12 +90,15 @@ func (s store) installAll(parts []part) error {
 	return s.finishPending()
 }
 
+// Files are the names of the files of an identity, in order.
+func Files() []string { return slices.Sorted(maps.Keys(modes)) }
+
 // Discard removes the identity in dir, so that the next Open makes a new one. It may be
 // repeated after a crash. No Identity of dir may be in use.
 func Discard(dir string) error {
 	var failed []error
 	// What could bring files back goes first.
-	for _, name := range append([]string{pendingFile}, slices.Sorted(maps.Keys(modes))...) {
+	for _, name := range append([]string{pendingFile}, Files()...) {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, err)
 		}

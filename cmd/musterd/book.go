@@ -35,8 +35,10 @@ type former struct {
 type bookContent struct {
 	// Joined says that this member belongs to a cluster of which others have the logs: it
 	// joined it, or began it and has given its logs up. What it has itself, its disk says.
-	Joined bool                    `json:"joined"`
-	Peers  map[string]cluster.Peer `json:"peers"`
+	Joined bool `json:"joined"`
+	// Joining says that the join has not ended: the cluster may still take it back.
+	Joining bool                    `json:"joining,omitempty"`
+	Peers   map[string]cluster.Peer `json:"peers"`
 	// Moved are members that were given another address here, on this machine's disk,
 	// and have not recorded it in the state plane yet.
 	Moved map[string]move `json:"moved,omitempty"`
@@ -154,6 +156,26 @@ func (b *book) controllers(self string) []string {
 	return ids
 }
 
+// joining reports whether this member's join has not ended, as far as this disk tells.
+func (b *book) joining() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.content.Joining
+}
+
+// endJoin notes that this member's join has ended.
+func (b *book) endJoin() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	content := b.content
+	content.Joining = false
+	if err := writeBook(b.path, content); err != nil {
+		return err
+	}
+	b.content = content
+	return nil
+}
+
 // join notes that this member belongs to a cluster of which others have the logs.
 func (b *book) join() error {
 	b.mu.Lock()
@@ -237,11 +259,7 @@ func writeWhole(path string, data []byte) error {
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // named returns the ID of the member of that name, or "".

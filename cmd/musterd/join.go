@@ -42,8 +42,8 @@ type joining struct {
 	Key    string             `json:"key"`
 }
 
-// Join implements rest.Daemon: the server asks to be admitted, and begins anew as a
-// member soon after Join has returned.
+// Join implements rest.Daemon: the server asks to be admitted. It begins anew as a member
+// when BeginAnew is called.
 func (m *member) Join(ctx context.Context, join rest.JoinSpec) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
@@ -62,8 +62,6 @@ func (m *member) Join(ctx context.Context, join rest.JoinSpec) error {
 		return err
 	}
 	m.anew.Store(true)
-	// Whoever asked hears the answer first.
-	time.AfterFunc(500*time.Millisecond, m.end)
 	return nil
 }
 
@@ -98,7 +96,7 @@ func (m *member) JoinTerms(ctx context.Context, join rest.JoinSpec) ([]api.Clust
 	}
 	var terms rest.InternalJoinTerms
 	err := askCluster(ctx, join, "/internal/join/terms", cluster.JoinQuestion{
-		Name: join.Name, Secret: join.Secret, Protocol: cluster.JoinProtocol, Schema: m.store.KnownSchema(), Pools: join.Pools, Networks: join.Networks,
+		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Protocol: cluster.JoinProtocol, Schema: m.store.KnownSchema(), Pools: join.Pools, Networks: join.Networks,
 	}, &terms)
 	if err != nil {
 		return nil, err
@@ -204,7 +202,7 @@ func reach(ctx context.Context, address, fingerprint string) error {
 	return nil
 }
 
-// finishJoining makes an admitted server the member that it was admitted as: it drops
+// finishJoining makes an admitted server the member that it was admitted as: it sets aside
 // the logs that it had alone and takes the cluster's certificates. It may be cut off
 // anywhere and begun again.
 func finishJoining(dir string) error {
@@ -220,6 +218,9 @@ func finishJoining(dir string) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return state.Errorf(state.ErrConflict, "%s is damaged: remove this member from the cluster, remove the file, and join again: %w", path, err)
 	}
+	if err := setAside(dir); err != nil {
+		return fmt.Errorf("set aside what this server was alone: %w", err)
+	}
 	if err := pki.Adopt(dir, j.Answer.Shared, []byte(j.Answer.Certificate), []byte(j.Key)); err != nil {
 		return fmt.Errorf("take the cluster's certificates: %w", err)
 	}
@@ -227,10 +228,7 @@ func finishJoining(dir string) error {
 	for _, p := range j.Answer.Peers {
 		peers[p.ID] = p
 	}
-	if err := dropLogs(dir); err != nil {
-		return err
-	}
-	if err := writeBook(filepath.Join(dir, "members.json"), bookContent{Joined: true, Peers: peers}); err != nil {
+	if err := writeBook(filepath.Join(dir, "members.json"), bookContent{Joined: true, Joining: true, Peers: peers}); err != nil {
 		return err
 	}
 	return os.Remove(path)

@@ -88,6 +88,9 @@ type member struct {
 	endOnce sync.Once
 
 	closeOnce sync.Once
+
+	// replies are the answers to those who asked this server to join a cluster.
+	replies *joinReplies
 }
 
 // serve runs the daemon until ctx ends or it is told to shut down.
@@ -120,8 +123,10 @@ func serve(ctx context.Context, options serveOptions) error {
 			_ = local.Close()
 		}
 	}()
+	replies := &joinReplies{}
+	defer replies.end(rest.JoinEnd{Err: state.Errorf(state.ErrUnavailable, "the daemon ended while this server joined a cluster; it goes on when it is started again")})
 	for {
-		again, err := serveOnce(ctx, dir, log, group, options.witness, &local)
+		again, err := serveOnce(ctx, dir, log, group, options.witness, &local, replies)
 		if err != nil || !again {
 			return err
 		}
@@ -130,7 +135,7 @@ func serve(ctx context.Context, options serveOptions) error {
 }
 
 // serveOnce is one life of the daemon; again says that it is to begin another.
-func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, witness bool, local *net.Listener) (again bool, err error) {
+func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, witness bool, local *net.Listener, replies *joinReplies) (again bool, err error) {
 	if err := errors.Join(finishLeaving(dir), finishJoining(dir)); err != nil {
 		return false, err
 	}
@@ -143,11 +148,16 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, wit
 		}
 		return *local, nil
 	}
-	m := &member{dir: dir, witness: witness, began: time.Now(), ended: make(chan struct{}), socket: socket}
+	m := &member{dir: dir, witness: witness, replies: replies, began: time.Now(), ended: make(chan struct{}), socket: socket}
 	defer m.close(ctx)
 	err = m.open(ctx, log, group)
 	if errors.Is(err, errEnded) {
 		return false, nil
+	}
+	if errors.Is(err, errRemoved) && m.book.joining() {
+		log.Warn("the cluster took the join back: this server is one of its own again")
+		m.close(ctx)
+		return true, m.forgetJoin()
 	}
 	if errors.Is(err, errRemoved) {
 		log.Error("the member does not start", "error", err)
@@ -498,6 +508,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })
 	group.Go(func() error { return m.keepBook(ctx) })
+	group.Go(func() error { return m.endJoin(ctx) })
 	group.Go(func() error { return m.hangUp(ctx) })
 	group.Go(func() error { return m.keepGossip(ctx) })
 	group.Go(func() error {

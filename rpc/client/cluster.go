@@ -11,9 +11,9 @@ import (
 	"muster/rpc/rest/api"
 )
 
-// joinedTimeout bounds how long a server may take to come up as a member once the
-// cluster has admitted it.
-const joinedTimeout = 60 * time.Second
+// joinTimeout bounds how long a server may take to work as a member. It gives up itself
+// before.
+const joinTimeout = 4 * time.Minute
 
 // Cluster says whether the server is in a cluster, and as whom.
 func (c *Client) Cluster(ctx context.Context) (api.Cluster, error) {
@@ -48,36 +48,15 @@ func (c *Client) JoinTerms(ctx context.Context, put api.ClusterPut) ([]api.Clust
 }
 
 // JoinCluster makes the server a member of the cluster that the token, or the
-// address and the certificate, lead to. Over a unix socket it returns when the
-// server is up as a member; over the network when the cluster has admitted it,
-// since its new certificate is not the one this client trusts.
+// address and the certificate, lead to. It returns when the server works as a member and
+// has made its parts of storage pools and networks, or could not, which is an
+// *OperationError: the server is a member all the same.
 func (c *Client) JoinCluster(ctx context.Context, put api.ClusterPut) error {
 	put.Enabled = true
 	if put.MemberConfig == nil {
 		put.MemberConfig = []api.ClusterMemberConfigKey{}
 	}
-	if err := c.send(ctx, request{method: http.MethodPut, path: at("cluster"), body: put}); err != nil {
-		return err
-	}
-	if !c.Local() {
-		return nil
-	}
-	waiting, cancel := context.WithTimeout(ctx, joinedTimeout)
-	defer cancel()
-	for {
-		shown, err := c.Cluster(waiting)
-		if err == nil && shown.Enabled {
-			return nil
-		}
-		select {
-		case <-waiting.Done():
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return fmt.Errorf("the cluster has admitted this server, which has not come up as its member within %v: the list of members on another one, and the log here, say why", joinedTimeout)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	return c.send(ctx, request{method: http.MethodPut, path: at("cluster"), body: put, timeout: joinTimeout})
 }
 
 // ClusterMembers lists the members; a server that is in no cluster lists itself,

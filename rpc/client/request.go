@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,8 @@ type request struct {
 	header http.Header
 	// etag must match, unless empty.
 	etag string
+	// timeout is RequestTimeout when zero.
+	timeout time.Duration
 }
 
 // at joins parts to a path below /1.0, escaping each of them.
@@ -161,8 +164,9 @@ func refusal(resp *http.Response) error {
 func (c *Client) call(ctx context.Context, r request) (api.Response, string, error) {
 	if r.raw == nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, RequestTimeout,
-			&ConnectionError{Server: c.name, Err: fmt.Errorf("no answer within %v", RequestTimeout)})
+		timeout := cmp.Or(r.timeout, RequestTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout,
+			&ConnectionError{Server: c.name, Err: fmt.Errorf("no answer within %v", timeout)})
 		defer cancel()
 	}
 	resp, err := c.open(ctx, r)

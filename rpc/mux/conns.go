@@ -38,6 +38,13 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// Detach leaves the connection to whoever holds it: the Mux does not close it any more.
+func (c *conn) Detach() {
+	c.mux.mu.Lock()
+	defer c.mux.mu.Unlock()
+	delete(c.mux.conns, c)
+}
+
 // keep takes an accepted connection into the books. When too many are not
 // through their handshake, one gives way: the oldest that has not even said
 // hello, or else the oldest. Honest clients are through in milliseconds, so

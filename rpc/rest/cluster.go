@@ -96,7 +96,7 @@ func (x members) routes() []route {
 			pattern: "PUT /1.0/cluster", access: admin, handle: x.put, async: true, streams: true,
 			announces: []string{"clustering_join"},
 			summary:   "Make this server the first member of a cluster, or join one", body: api.ClusterPut{}, returns: api.Operation{},
-			description: "A server that joins begins anew as a member when the answer has arrived; GET /1.0/cluster then says that it is enabled.",
+			description: "A server that joins is answered when it works as a member and has made its parts of all storage pools and networks, or could not: the operation has ended, and says what went wrong. Over HTTP/2 it is answered when the cluster has admitted it.",
 		},
 		{
 			pattern: "PUT /1.0/cluster/certificate", access: admin, handle: x.certificate,
@@ -225,25 +225,33 @@ func (x members) put(r *http.Request) (any, error) {
 	if err := x.daemon.Join(r.Context(), join); err != nil {
 		return nil, err
 	}
-	return done(r, x.operations, "Joining cluster", "cluster", "/1.0/cluster")
+	return joining{daemon: x.daemon, atOnce: func() (any, error) {
+		return done(r, x.operations, "Joining cluster", "cluster", "/1.0/cluster")
+	}}, nil
 }
 
-// joinSpec reads what to join from a token, or from the fields that stock clients
-// make of one.
+// joinSpec reads what to join from a token, or from the fields that stock clients make of
+// one: they send a whole token, its secret, or the trust password as the password.
 func joinSpec(req api.ClusterPut) (JoinSpec, error) {
-	spec := JoinSpec{
-		Name: req.ServerName, ServerAddress: req.ServerAddress, Addresses: []string{req.ClusterAddress}, Secret: req.ClusterPassword,
+	spec := JoinSpec{Name: req.ServerName, ServerAddress: req.ServerAddress, Secret: req.ClusterPassword}
+	if req.ClusterAddress != "" {
+		spec.Addresses = []string{req.ClusterAddress}
 	}
-	if req.ClusterToken != "" {
-		token, err := api.ParseClusterMemberJoinToken(req.ClusterToken)
-		if err != nil {
-			return spec, state.Errorf(state.ErrInvalid, "field \"cluster_token\": %w", err)
+	token, err := api.ParseClusterMemberJoinToken(cmp.Or(req.ClusterToken, req.ClusterPassword))
+	switch {
+	case err == nil:
+		spec.Fingerprint, spec.Secret, spec.Name = token.Fingerprint, token.Secret, cmp.Or(spec.Name, token.ServerName)
+		for _, address := range token.Addresses {
+			if !slices.Contains(spec.Addresses, address) {
+				spec.Addresses = append(spec.Addresses, address)
+			}
 		}
-		spec.Addresses, spec.Fingerprint, spec.Secret = token.Addresses, token.Fingerprint, token.Secret
-		if spec.Name == "" {
-			spec.Name = token.ServerName
-		}
-	} else {
+	case req.ClusterToken != "":
+		return spec, state.Errorf(state.ErrInvalid, "field \"cluster_token\": %w", err)
+	case spec.Secret == "":
+		return spec, state.Errorf(state.ErrInvalid, "field \"cluster_password\" is missing: want the cluster's trust password, or a join token, which \"muster cluster add\" makes on a member")
+	}
+	if spec.Fingerprint == "" {
 		leaf, err := pki.ParseCertificate(req.ClusterCertificate)
 		if err != nil {
 			return spec, state.Errorf(state.ErrInvalid, "field \"cluster_certificate\": %w", err)
@@ -436,7 +444,8 @@ func (x members) admit(r *http.Request) (any, error) {
 		return nil, err
 	}
 	var answer cluster.JoinAnswer
-	err = x.damped(r, func() (err error) {
+	err = x.damped(r, req.Secret, func(byPassword bool) (err error) {
+		req.ByPassword = byPassword
 		answer, err = x.store.AdmitMember(r.Context(), req)
 		return err
 	})
@@ -448,7 +457,11 @@ func (x members) terms(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := x.damped(r, func() error { return x.store.CheckJoin(r.Context(), req) }); err != nil {
+	err = x.damped(r, req.Secret, func(byPassword bool) error {
+		req.ByPassword = byPassword
+		return x.store.CheckJoin(r.Context(), req)
+	})
+	if err != nil {
 		return nil, err
 	}
 	view := x.view()
@@ -459,13 +472,17 @@ func (x members) terms(r *http.Request) (any, error) {
 	return terms, nil
 }
 
-// damped makes guessing the secret of a join token slow for who calls.
-func (x members) damped(r *http.Request, check func() error) error {
+// damped runs check with the secret as that of a join token, or as the trust password when
+// it is that. It makes guessing slow for who calls.
+func (x members) damped(r *http.Request, secret string, check func(byPassword bool) error) error {
 	source := hostOf(CallerOf(r.Context()).Address)
 	if wait := x.damper.Wait(source, time.Now()); wait > 0 {
-		return state.Errorf(state.ErrForbidden, "too many wrong join tokens came from this address: try again in %s", wait.Round(time.Second))
+		return state.Errorf(state.ErrForbidden, "too many wrong join tokens and passwords came from this address: try again in %s", wait.Round(time.Second))
 	}
-	err := check()
+	err := check(false)
+	if hash := x.view().Setting("", trustPassword); errors.Is(err, cluster.ErrJoinSecret) && hash != "" && password.Matches(hash, secret) {
+		err = check(true)
+	}
 	switch {
 	case errors.Is(err, cluster.ErrJoinSecret):
 		x.damper.Wrong(source, time.Now()) // the check takes its time

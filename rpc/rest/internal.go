@@ -16,9 +16,13 @@ type Daemon interface {
 	// Shutdown ends the daemon soon after it returns; with stopInstances every
 	// instance is stopped first, before it returns.
 	Shutdown(ctx context.Context, stopInstances bool) error
-	// Join makes this server a member of another's cluster, which it becomes soon
-	// after Join has returned. When it fails nothing has changed.
+	// Join has another's cluster admit this server. When it fails nothing has changed;
+	// otherwise the caller calls BeginAnew.
 	Join(ctx context.Context, join JoinSpec) error
+	// BeginAnew ends this server's life alone: it begins anew as a member of the cluster
+	// that has admitted it. answer is called once, when the join has ended. It is nil when
+	// whoever asked can't be told then: this life ends a moment later.
+	BeginAnew(answer func(JoinEnd))
 	// JoinTerms asks the cluster that a Join would lead to for the keys that may differ
 	// on this server, and whether the cluster and this machine could do with the pools
 	// and networks as join has them. Nothing is changed, and a join token stays good.

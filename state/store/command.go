@@ -121,6 +121,8 @@ var commands = registry(
 	decoder[SetMemberFacts],
 	decoder[ClearMember],
 	decoder[StayMember],
+	decoder[EndJoin],
+	decoder[TakeBackJoin],
 	decoder[SetWitness],
 	decoder[CreateGroup],
 	decoder[UpdateGroup],

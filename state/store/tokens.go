@@ -18,7 +18,9 @@ type AddToken struct {
 
 // ConsumeToken uses a token up: of any number of commands for one token exactly
 // one succeeds. A token that is unknown, has another secret or has expired at Now
-// is refused with ErrForbidden.
+// is refused with ErrForbidden. No token is asked for when ID is empty and Member was
+// admitted by the trust password (JoinedByPassword), or when Member was admitted by this
+// token before and its join has not ended.
 type ConsumeToken struct {
 	ID         string
 	SecretHash string
@@ -71,6 +73,29 @@ func (c AddToken) apply(ctx context.Context, t *tx) error {
 func (ConsumeToken) name() string { return "consume-token" }
 
 func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
+	again, err := t.rejoins(ctx, c.Member)
+	if err != nil {
+		return err
+	}
+	byPassword := c.ID == "" && c.Member != nil && c.Member.Config[JoiningKey] == JoinedByPassword
+	if !again && !byPassword {
+		if err := c.use(ctx, t); err != nil {
+			return err
+		}
+	}
+	if c.Member != nil {
+		if err := c.admit(ctx, t); err != nil {
+			return err
+		}
+	}
+	if c.Certificate != nil {
+		return t.addCertificate(ctx, *c.Certificate, c.Hint)
+	}
+	return nil
+}
+
+// use checks the token and deletes it.
+func (c ConsumeToken) use(ctx context.Context, t *tx) error {
 	token, err := t.token(ctx, c.ID)
 	if errors.Is(err, state.ErrNotFound) || err == nil && subtle.ConstantTimeCompare([]byte(token.SecretHash), []byte(c.SecretHash)) == 0 {
 		return state.Errorf(state.ErrForbidden, "the token is unknown or was used already: ask for a new one")
@@ -87,35 +112,29 @@ func (c ConsumeToken) apply(ctx context.Context, t *tx) error {
 	case err != nil:
 		return err
 	}
-	if err := t.deleteToken(ctx, token, silent); err != nil {
+	return t.deleteToken(ctx, token, silent)
+}
+
+// admit records the member, its settings and its parts.
+func (c ConsumeToken) admit(ctx context.Context, t *tx) error {
+	if err := c.Schema.Check(t.schema); err != nil {
 		return err
 	}
-	if c.Member != nil {
-		if err := c.Schema.Check(t.schema); err != nil {
-			return err
-		}
-		if err := t.addMember(ctx, *c.Member, c.Hint); err != nil {
-			return err
-		}
-		if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
-			return err
-		}
-		own := func(s subject) state.Config {
-			if s.kind == SubjectNetwork {
-				return c.Networks[s.name]
-			}
-			return c.Pools[s.name]
-		}
-		if !Witness(c.Member) {
-			if err := t.joinLocals(ctx, c.Member.Name, own); err != nil {
-				return err
-			}
-		}
+	if err := t.addMember(ctx, *c.Member, c.Hint); err != nil {
+		return err
 	}
-	if c.Certificate != nil {
-		return t.addCertificate(ctx, *c.Certificate, c.Hint)
+	if err := (SetSettings{Member: c.Member.Name, Local: c.Settings, Hint: silent}).apply(ctx, t); err != nil {
+		return err
 	}
-	return nil
+	if Witness(c.Member) {
+		return nil
+	}
+	return t.joinLocals(ctx, c.Member.Name, func(s subject) state.Config {
+		if s.kind == SubjectNetwork {
+			return c.Networks[s.name]
+		}
+		return c.Pools[s.name]
+	})
 }
 
 func (DeleteToken) name() string { return "delete-token" }

@@ -23,14 +23,20 @@ type member struct {
 // eventually waits until look says that all is well, which it says by "".
 func eventually(t *testing.T, look func() string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	eventuallyWithin(t, 30*time.Second, look)
+}
+
+// eventuallyWithin is eventually with another deadline.
+func eventuallyWithin(t *testing.T, patience time.Duration, look func() string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
 		problem := look()
 		if problem == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", problem)
+			t.Fatalf("not within %v: %s", patience, problem)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

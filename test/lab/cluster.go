@@ -22,8 +22,8 @@ func Address() string {
 	return fmt.Sprintf("127.%d.%d.%d:8443", 64+pid>>8&0x3f, pid&0xff, addresses.Add(1)%250+1)
 }
 
-// Cluster starts n members that form one cluster: the first with a storage pool and a
-// network of its own, the others fresh.
+// Cluster starts n members that form one cluster on loopback addresses: with a storage
+// pool, and without a network.
 func Cluster(t T, n int) []*Member {
 	t.Helper()
 	return ClusterOf(t, n, Options{})
@@ -31,7 +31,7 @@ func Cluster(t T, n int) []*Member {
 
 // ClusterOf is Cluster with members that are started so. With NoInit the first has no
 // storage pool and network either; with a Network each member is in a namespace of its
-// own. The members are named m1, m2 and so on.
+// own. Without one no member has a bridge: on one machine only one of them could. The members are named m1, m2 and so on.
 func ClusterOf(t T, n int, options Options) []*Member {
 	t.Helper()
 	members := make([]*Member, n)
@@ -50,6 +50,9 @@ func ClusterOf(t T, n int, options Options) []*Member {
 	// The last is the first to be destroyed, while there is a quorum.
 	members[n-1].holders = members[:1]
 	first := members[0]
+	if options.Network == nil && !options.NoInit && n > 1 {
+		first.dropBridges()
+	}
 	first.must("PATCH", "/1.0", map[string]any{"config": map[string]string{"core.https_address": first.Address()}})
 	first.must("PUT", "/1.0/cluster", map[string]any{"server_name": "m1", "enabled": true})
 	for i, m := range members[1:] {
@@ -60,6 +63,24 @@ func ClusterOf(t T, n int, options Options) []*Member {
 		t.Fatal(err)
 	}
 	return members
+}
+
+// dropBridges removes the member's managed networks and the default profile's use of them.
+func (m *Member) dropBridges() {
+	m.t.Helper()
+	m.Muster("profile", "device", "remove", "default", "eth0")
+	var networks []struct {
+		Name    string
+		Managed bool
+	}
+	if err := m.Get(m.t.Context(), "/1.0/networks?recursion=1", &networks); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, network := range networks {
+		if network.Managed {
+			m.Muster("network", "delete", network.Name)
+		}
+	}
 }
 
 // Crowd starts n more members and makes all of them join the cluster at the same moment.
