@@ -9,7 +9,7 @@ BUF := $(GO) run github.com/bufbuild/buf/cmd/buf@v1.73.0
 LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 PACKAGES := build-essential pkg-config libdqlite-dev libraft-dev libuv1-dev liblz4-dev libsqlite3-dev \
-	lxc-dev liblxc-common uidmap dnsmasq-base nftables btrfs-progs e2fsprogs squashfs-tools busybox-static \
+	lxc-dev liblxc-common lxcfs uidmap dnsmasq-base nftables btrfs-progs e2fsprogs squashfs-tools busybox-static \
 	xz-utils zstd bzip2 iproute2 procps ca-certificates acl attr
 # Only the tests against the stock clients need these.
 TEST_PACKAGES := lxd-client python3-pylxd

@@ -19,6 +19,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"muster/node/runtime/lxc"
 	"muster/rpc/client"
 	"muster/rpc/client/setup"
 	"muster/rpc/rest"
@@ -122,6 +123,9 @@ var autoOnly = []string{"network-address", "network-port", "storage-backend", "s
 
 // sayResult tells what was set up.
 func sayResult(out io.Writer, result setup.Result) error {
+	if !lxc.HasLXCFS() {
+		defer fmt.Fprintln(os.Stderr, "Note:", withoutLXCFS)
+	}
 	if len(result.Made) == 0 {
 		_, err := fmt.Fprintln(out, "Everything was there already")
 		return err
@@ -168,35 +172,6 @@ func localRequest(ctx context.Context, method, path string, body, metadata any) 
 		return nil
 	}
 	return json.Unmarshal(envelope.Metadata, metadata)
-}
-
-func waitReadyCommand() *cobra.Command {
-	var timeout int
-	cmd := &cobra.Command{
-		Use: "waitready", Short: "Wait until the daemon is ready", Args: cobra.NoArgs,
-		Example: "  musterd waitready --timeout 30",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
-				defer cancel()
-			}
-			for {
-				err := localRequest(ctx, http.MethodGet, "/internal/ready", struct{}{}, nil)
-				if err == nil {
-					return nil
-				}
-				select {
-				case <-ctx.Done():
-					return fmt.Errorf("the daemon is not ready after %d s: %w", timeout, err)
-				case <-time.After(20 * time.Millisecond):
-				}
-			}
-		},
-	}
-	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "give up after so many seconds; 0 waits as long as it takes")
-	return cmd
 }
 
 func shutdownCommand() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -104,7 +105,12 @@ func serve(ctx context.Context, options serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(options.dir, 0o711); err != nil {
+	if os.Geteuid() != 0 && !options.witness {
+		return errors.New("musterd makes containers, mounts and networks: run it as root (\"sudo musterd\"); only a witness (--witness) runs as another user")
+	}
+	if err := os.MkdirAll(options.dir, 0o711); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: run this as root, or set MUSTER_DIR to a directory of your own", err)
+	} else if err != nil {
 		return err
 	}
 	dir, err := filepath.Abs(options.dir)
@@ -246,6 +252,9 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(found.Gid)
 }
 
+// withoutLXCFS is what to say on a machine where lxcfs does not run.
+const withoutLXCFS = "lxcfs does not run on this machine: containers see its memory, processors and uptime instead of their own (in free and top); install Debian's package lxcfs, start it, and start the containers again"
+
 // lockPatience is how long the directory may stay locked: a daemon that was killed while
 // it started a helper leaves the lock to it for as long as that takes to become one.
 const lockPatience = 2 * time.Second
@@ -266,6 +275,16 @@ func lockDirectory(dir string) (unlock func(), err error) {
 		}
 	}
 	return func() { _ = file.Close() }, nil
+}
+
+// lockedDirectory reports whether a daemon uses the directory now.
+func lockedDirectory(dir string) bool {
+	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
 // open builds the member from the bottom up.
@@ -431,6 +450,9 @@ func (m *member) openRuntime(ctx context.Context) error {
 	shim, err := program("muster-shim")
 	if err != nil {
 		return err
+	}
+	if !lxc.HasLXCFS() {
+		m.log.Warn(withoutLXCFS)
 	}
 	containers, err := lxc.Open(ctx, lxc.Config{Dir: filepath.Join(m.dir, "containers"), Shim: shim, Log: m.log})
 	if err != nil {

@@ -14,11 +14,17 @@ const lxcfsDir = "/var/lib/lxcfs"
 // fuseMagic is the file system type of FUSE (statfs(2)).
 const fuseMagic = 0x65735546
 
+// HasLXCFS reports whether lxcfs runs. Containers that start without it see the
+// machine's memory, processors and uptime in /proc instead of their own.
+func HasLXCFS() bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(lxcfsDir, &fs) == nil && fs.Type == fuseMagic
+}
+
 // lxcfsFiles returns the files under /proc and /sys that a running lxcfs offers
 // a view of, relative to the root.
 func lxcfsFiles() []string {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(lxcfsDir, &fs); err != nil || fs.Type != fuseMagic {
+	if !HasLXCFS() {
 		return nil
 	}
 	entries, err := os.ReadDir(filepath.Join(lxcfsDir, "proc"))
