@@ -189,9 +189,34 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 	}
 	return c.ops.Start(ctx, OperationSpec{
 		Description: changeWords[change.Action], Project: project, Resources: instanceResources(project, name),
-	}, func(ctx context.Context, _ *Operation) error {
-		return c.changeState(ctx, project, name, change)
+	}, func(ctx context.Context, op *Operation) error {
+		err := c.changeState(ctx, project, name, change)
+		if err == nil && (change.Action == "start" || change.Action == "restart") {
+			c.warn(op, project, name)
+		}
+		return err
 	})
+}
+
+// warn shows, in the metadata of an operation that has worked on an instance, what of its
+// configuration this member leaves out.
+func (c *Cluster) warn(op *Operation, project, name string) {
+	inst, err := c.store.View().Instance(project, name)
+	if err != nil {
+		return // an ephemeral one that is gone again
+	}
+	expanded, err := nodeInstance(c.store.View(), inst)
+	if err != nil {
+		return
+	}
+	warnings := c.node.Warnings(expanded)
+	if len(warnings) == 0 {
+		return
+	}
+	op.UpdateMetadata(map[string]any{"warnings": warnings})
+	for _, warning := range warnings {
+		c.log.Warn("an instance does not get all that it is to have", "instance", name, "warning", warning)
+	}
 }
 
 // ChangeAllStates does it to every instance of a project that is not in that

@@ -96,16 +96,23 @@ func (c *Cluster) UpdateInstanceLater(ctx context.Context, project, name string,
 	if err := c.CheckUpdate(ctx, project, name, change, expect); err != nil {
 		return OperationInfo{}, err
 	}
-	later := func(ctx context.Context, _ *Operation) error {
-		return c.UpdateInstance(ctx, project, name, change, expect)
+	later := func(ctx context.Context, op *Operation) error {
+		err := c.UpdateInstance(ctx, project, name, change, expect)
+		if err == nil {
+			c.warn(op, project, name)
+		}
+		return err
 	}
 	if expect != 0 {
 		// Of several changes of one version all but one are refused at once: they are
 		// made within the request, which has a status for that.
-		if err := later(ctx, nil); err != nil {
+		if err := c.UpdateInstance(ctx, project, name, change, expect); err != nil {
 			return OperationInfo{}, err
 		}
-		later = func(context.Context, *Operation) error { return nil }
+		later = func(_ context.Context, op *Operation) error {
+			c.warn(op, project, name)
+			return nil
+		}
 	}
 	return c.ops.Start(ctx, OperationSpec{
 		Description: "Updating instance", Project: project, Resources: instanceResources(project, name),

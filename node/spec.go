@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +15,7 @@ import (
 // keys that belong to this start.
 func (n *Node) spec(ctx context.Context, inst Instance, rootfs string) (runtime.Spec, state.Config, error) {
 	config := inst.Config
-	limits, err := limitsOf(config)
+	limits, err := n.limits(config)
 	if err != nil {
 		return runtime.Spec{}, nil, err
 	}
@@ -56,6 +58,63 @@ func seccompOf(config state.Config) runtime.Seccomp {
 		policy.NoDefault = true
 	}
 	return policy
+}
+
+// limits are those of the configuration as this machine can keep them: of the processors
+// that limits.cpu names, those that exist here.
+func (n *Node) limits(config state.Config) (runtime.Limits, error) {
+	limits, err := limitsOf(config)
+	if err != nil || limits.CPU.Set == "" {
+		return limits, err
+	}
+	here, missing, err := n.cpus(limits.CPU.Set)
+	if err == nil && here == "" {
+		err = state.Errorf(state.ErrConflict, "limits.cpu %q: this member has none of these processors (it has %s)", limits.CPU.Set, missing)
+	}
+	limits.CPU.Set = here
+	return limits, err
+}
+
+// cpus returns the processors of a set that this machine has, and in words those that it
+// has instead; that is empty when it has them all.
+func (n *Node) cpus(set string) (here, instead string, err error) {
+	all, err := n.cfg.Runtime.CPUs()
+	if err != nil {
+		return "", "", err
+	}
+	named, err := state.ParseCPUSet(set)
+	if err != nil {
+		return "", "", err
+	}
+	existing := slices.DeleteFunc(slices.Clone(named), func(cpu int) bool { return !slices.Contains(all, cpu) })
+	if len(existing) < len(named) {
+		instead = state.FormatCPUSet(all)
+	}
+	return state.FormatCPUSet(existing), instead, nil
+}
+
+// Warnings are sentences about what this machine can't do of what the instance is to have,
+// and leaves out.
+func (n *Node) Warnings(inst Instance) []string {
+	limits, err := limitsOf(inst.Config)
+	if err != nil {
+		return nil
+	}
+	all, err := n.cfg.Runtime.CPUs()
+	if err != nil {
+		return nil
+	}
+	if limits.CPU.Count > len(all) {
+		return []string{fmt.Sprintf("limits.cpu: member has %d of the %d processors of instance %q", len(all), limits.CPU.Count, inst.Name)}
+	}
+	if limits.CPU.Set == "" {
+		return nil
+	}
+	here, instead, err := n.cpus(limits.CPU.Set)
+	if err != nil || instead == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("limits.cpu: of the processors %s the member of instance %q has %s alone", limits.CPU.Set, inst.Name, here)}
 }
 
 // limitsOf reads the limits.* keys.

@@ -165,11 +165,11 @@ func limitsChanged(from, to state.Config) bool {
 }
 
 func (n *Node) updateLimits(ctx context.Context, from, to Instance, done *[]func()) error {
-	before, err := limitsOf(from.Config)
+	before, err := n.limits(from.Config)
 	if err != nil {
 		return err
 	}
-	after, err := limitsOf(to.Config)
+	after, err := n.limits(to.Config)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,15 @@ func ParseCPULimit(value string) (count int, set string, err error) {
 		}
 		return count, "", nil
 	}
+	if _, err := ParseCPUSet(value); err != nil {
+		return 0, "", err
+	}
+	return 0, value, nil
+}
+
+// ParseCPUSet reads a set of processors such as "0-2,4", and returns their numbers, sorted.
+func ParseCPUSet(value string) ([]int, error) {
+	var cpus []int
 	for part := range strings.SplitSeq(value, ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		if !isRange {
@@ -63,10 +73,32 @@ func ParseCPULimit(value string) (count int, set string, err error) {
 		from, errFrom := strconv.ParseUint(first, 10, 16)
 		to, errTo := strconv.ParseUint(last, 10, 16)
 		if errFrom != nil || errTo != nil || to < from {
-			return 0, "", Errorf(ErrInvalid, "limits.cpu %q: %q is not a processor or a range of them (0-1)", value, part)
+			return nil, Errorf(ErrInvalid, "limits.cpu %q: %q is not a processor or a range of them (0-1)", value, part)
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			cpus = append(cpus, int(cpu))
 		}
 	}
-	return 0, value, nil
+	slices.Sort(cpus)
+	return slices.Compact(cpus), nil
+}
+
+// FormatCPUSet writes processors in ascending order as ParseCPUSet reads them.
+func FormatCPUSet(cpus []int) string {
+	var parts []string
+	for i := 0; i < len(cpus); {
+		last := i
+		for last+1 < len(cpus) && cpus[last+1] == cpus[last]+1 {
+			last++
+		}
+		part := strconv.Itoa(cpus[i])
+		if last > i {
+			part += "-" + strconv.Itoa(cpus[last])
+		}
+		parts = append(parts, part)
+		i = last + 1
+	}
+	return strings.Join(parts, ",")
 }
 
 // CPUAllowance is limits.cpu.allowance: a share of the processor under load, or

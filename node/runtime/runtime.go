@@ -28,6 +28,8 @@ type Runtime interface {
 	// Driver names the implementation and its version, as clients are shown.
 	Driver() Driver
 
+	// CPUs returns the numbers of the processors that containers may use, sorted.
+	CPUs() ([]int, error)
 	// Check says whether Start would accept the spec, without touching
 	// anything; raw.lxc lines are tried by liblxc itself, and the error names
 	// the bad line.

@@ -29,6 +29,9 @@ func (r *Runtime) Usage(ctx context.Context, id string) (runtime.Usage, error) {
 	return usage, nil
 }
 
+// CPUs implements runtime.Runtime.
+func (r *Runtime) CPUs() ([]int, error) { return r.groups.CPUs() }
+
 // chooseCPUs picks processors for a container, away from those that others are
 // confined to.
 func (r *Runtime) chooseCPUs(id string, count int) (string, error) {

@@ -9,6 +9,7 @@ package sim
 import (
 	"context"
 	"io"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -166,6 +167,15 @@ func (r *Runtime) pid() int {
 
 // Check implements runtime.Runtime.
 func (r *Runtime) Check(_ context.Context, spec runtime.Spec) error { return spec.Validate() }
+
+// CPUs implements runtime.Runtime: those of this machine, numbered from zero.
+func (r *Runtime) CPUs() ([]int, error) {
+	cpus := make([]int, goruntime.NumCPU())
+	for i := range cpus {
+		cpus[i] = i
+	}
+	return cpus, nil
+}
 
 // Try implements runtime.Runtime.
 func (r *Runtime) Try(ctx context.Context, spec runtime.Spec) error { return r.Check(ctx, spec) }
