@@ -2,14 +2,18 @@ package cluster
 
 import (
 	"context"
+	"time"
 
 	"muster/node"
 )
 
+// addressesEvery is how often a member looks for addresses of instances that are gone.
+const addressesEvery = 5 * time.Second
+
 // tendAddresses releases, until ctx ends, what this member's networks keep for instances
 // that are not here: what could not be released on their way out.
 func (c *Cluster) tendAddresses(ctx context.Context) error {
-	return every(ctx, localsEvery, func() {
+	return every(ctx, addressesEvery, func() {
 		owners, err := c.node.AddressOwners()
 		if err != nil {
 			c.log.Error("list the addresses of instances", "error", err)

@@ -115,6 +115,8 @@ type createPlan struct {
 	// says that it runs.
 	from     string
 	fromRuns bool
+	// claims are what a copy takes over from its source.
+	claims map[claim]string
 	// snapshots are recorded with a copy.
 	snapshots []*state.Snapshot
 	event     string
@@ -174,6 +176,9 @@ func (c *Cluster) planCreate(ctx context.Context, spec InstanceSpec) (*createPla
 		fromImage(&inst, image)
 	}
 	if err := c.checkInstance(view, &inst); err != nil {
+		return nil, err
+	}
+	if err := checkClaims(view, &inst, plan.claims); err != nil {
 		return nil, err
 	}
 	id := uuid.NewString()
@@ -257,6 +262,9 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 	} else if !source.InstanceOnly {
 		p.snapshots = view.Snapshots(source.Project, source.Instance)
 	}
+	copied := state.Instance{Project: source.Project, Profiles: profiles, Config: config, Devices: devices}
+	// The copy may have other profiles than the source, one of which may be gone.
+	p.claims, _ = claimsOfInstance(view, &copied)
 	fromNode, err := nodeInstance(view, from)
 	if err != nil {
 		return err

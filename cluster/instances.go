@@ -294,6 +294,9 @@ func (c *Cluster) start(ctx context.Context, inst *held) error {
 	if inst.Status == state.StatusFrozen {
 		return c.unfreeze(ctx, inst)
 	}
+	if err := mayStart(c.store.View(), inst.Instance, inst.node); err != nil {
+		return err
+	}
 	started, err := c.closing.starting()
 	if err != nil {
 		return err

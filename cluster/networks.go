@@ -216,6 +216,9 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 	local := after.Locals[self]
 	local.Config = own
 	after.Locals[self] = local
+	if err := checkNetworkClaims(c.store.View(), before, &after); err != nil {
+		return err
+	}
 	// A part that is not there yet is made with it.
 	command := store.UpdateNetwork{
 		Project: after.Project, Name: after.Name, Description: after.Description, Config: whole, ExpectRevision: before.Revision,

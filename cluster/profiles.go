@@ -30,6 +30,9 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 	if expect != 0 && expect != before.Revision {
 		return state.Errorf(state.ErrStale, "the ETag does not match: profile %q changed since it was read", profile.Name)
 	}
+	if err := checkProfileClaims(view, &profile, before); err != nil {
+		return err
+	}
 	type change struct {
 		inst     *held
 		from, to node.Instance
@@ -135,17 +138,9 @@ func (c *Cluster) keepsRoot(view *store.View, user *state.Instance, profile *sta
 // withProfile is the instance for the node with one profile as it will be.
 func (c *Cluster) withProfile(inst *held, profile *state.Profile) (node.Instance, error) {
 	view := c.store.View()
-	profiles := make([]*state.Profile, 0, len(inst.Profiles))
-	for _, name := range inst.Profiles {
-		if name == profile.Name {
-			profiles = append(profiles, profile)
-			continue
-		}
-		other, err := view.Profile(inst.Project, name)
-		if err != nil {
-			return node.Instance{}, err
-		}
-		profiles = append(profiles, other)
+	profiles, err := profilesOf(view, inst.Instance, profile)
+	if err != nil {
+		return node.Instance{}, err
 	}
 	config, devices := state.Expand(profiles, inst.Config, inst.Devices)
 	if err := c.checkDevices(view, devices); err != nil {

@@ -144,7 +144,15 @@ func (c *Cluster) planUpdate(inst *held, change InstanceChange, exact bool) (*st
 	if after.Profiles == nil {
 		after.Profiles = []string{}
 	}
-	if err := c.checkInstance(c.store.View(), &after); err != nil {
+	view := c.store.View()
+	if err := c.checkInstance(view, &after); err != nil {
+		return nil, err
+	}
+	before, err := claimsOfInstance(view, inst.Instance)
+	if err != nil {
+		before = nil // one of its profiles is gone
+	}
+	if err := checkClaims(view, &after, before); err != nil {
 		return nil, err
 	}
 	return &after, nil

@@ -149,6 +149,15 @@ func load(ctx context.Context, m *lab.Member, round, worker int, acknowledged *a
 				_, err := m.Do(ctx, http.MethodPut, path+"/state", map[string]any{"action": "stop", "force": true})
 				return err
 			},
+			func() error {
+				// The old name may be taken for gone, or still be there, when this is cut off.
+				_, err := m.Do(ctx, http.MethodPost, path, map[string]any{"name": name + "new"})
+				acknowledged.note(name, false, err)
+				acknowledged.note(name+"new", true, err)
+				path += "new"
+				name += "new"
+				return err
+			},
 		}
 		for _, step := range steps {
 			if step() != nil {
@@ -204,6 +213,12 @@ func check(ctx context.Context, t *testing.T, m *lab.Member, bystanders map[stri
 	// Only the bystanders are left on the host.
 	if left := instances(ctx, t, m); len(left) != len(bystanders) {
 		t.Errorf("%d instances are left; want %d", len(left), len(bystanders))
+	}
+	// So are their addresses, and no others.
+	for _, kept := range m.Addresses() {
+		if strings.HasPrefix(kept, "reservation ") && !strings.Contains(kept, "/bystander") {
+			t.Errorf("the address of an instance that is gone is kept: %s", kept)
+		}
 	}
 	for _, left := range lab.Leftovers(m.Dir) {
 		if !expectedLeft(left, bystanders) {

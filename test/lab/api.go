@@ -217,6 +217,14 @@ func (m *Member) purgeOnce(ctx context.Context) error {
 	if len(failed) > 0 {
 		return errors.Join(failed...) // what instances are made of is needed to delete them
 	}
+	// Without instances no address is kept. Networks take theirs with them, so it is seen
+	// before they go.
+	for _, kept := range m.Addresses() {
+		failed = append(failed, fmt.Errorf("an address of an instance that is gone is kept: %s", kept))
+	}
+	if len(failed) > 0 {
+		return errors.Join(failed...)
+	}
 	for _, profile := range list("/1.0/profiles") {
 		if strings.HasSuffix(profile, "/default") {
 			do(http.MethodPut, profile, map[string]any{"config": map[string]string{}, "devices": map[string]any{}})
