@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -245,12 +246,12 @@ func (c *Cluster) DeleteImage(ctx context.Context, project, fingerprint string) 
 // there any more. Whatever member looks first ends them.
 func (c *Cluster) endImageSecrets(ctx context.Context) {
 	view := c.store.View()
-	for _, op := range c.ops.List("", true) {
-		fingerprint, isSecret := op.Metadata["fingerprint"].(string)
-		if op.Final() || op.Class != string(coord.ClassToken) || !isSecret {
+	for _, op := range c.ops.registered() {
+		var secret secretInput // tokens of clients and of members have another input
+		if op.Status.Final() || op.Class != coord.ClassToken || json.Unmarshal(op.Input, &secret) != nil || secret.Fingerprint == "" {
 			continue
 		}
-		if _, err := view.Image(cmp.Or(op.Project, state.DefaultProject), fingerprint); !errors.Is(err, state.ErrNotFound) {
+		if _, err := view.Image(cmp.Or(op.Project, state.DefaultProject), secret.Fingerprint); !errors.Is(err, state.ErrNotFound) {
 			continue
 		}
 		if err := c.ops.Cancel(ctx, op.ID); err != nil && state.Kind(err) == nil {
