@@ -251,6 +251,10 @@ func (n *Node) plug(ctx context.Context, inst Instance, name string, volatile st
 	}
 	maps.Copy(volatile, more)
 	for _, nic := range spec.NICs {
+		// A daemon that was killed may have left one of that name that is not recorded.
+		if err := n.cfg.Runtime.RemoveNIC(ctx, id, nic.Name); err != nil && !errors.Is(err, state.ErrNotFound) {
+			return fmt.Errorf("add device %q: %w", name, err)
+		}
 		if err := n.cfg.Runtime.AddNIC(ctx, id, nic); err != nil {
 			return fmt.Errorf("add device %q: %w", name, err)
 		}

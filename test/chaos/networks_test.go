@@ -85,3 +85,65 @@ func TestKillingWhileNetworksAreMade(t *testing.T) {
 		}
 	}
 }
+
+// A daemon that is killed while it plugs an interface into a running instance leaves none
+// that is in the way of the next.
+func TestKillingWhileInterfacesArePlugged(t *testing.T) {
+	lab.NeedsRoot(t)
+	if *seed == 0 {
+		*seed = time.Now().UnixNano()
+	}
+	t.Logf("repeat with -seed %d", *seed)
+	random := rand.New(rand.NewSource(*seed))
+	m := lab.Start(t, lab.Options{})
+	m.Busybox()
+	ctx := t.Context()
+	if err := m.Launch(ctx, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	type network struct {
+		Name    string `json:"name"`
+		Managed bool   `json:"managed"`
+	}
+	var networks []network
+	if err := m.Get(ctx, "/1.0/networks?recursion=1", &networks); err != nil {
+		t.Fatal(err)
+	}
+	managed := networks[slices.IndexFunc(networks, func(n network) bool { return n.Managed })].Name
+	change := func(ctx context.Context, nics ...string) error {
+		devices := map[string]any{}
+		for _, name := range nics {
+			devices[name] = map[string]string{"type": "nic", "network": managed, "name": name}
+		}
+		_, err := m.Do(ctx, http.MethodPut, "/1.0/instances/c1", map[string]any{"devices": devices, "profiles": []string{"default"}})
+		return err
+	}
+	inside := func() string { return m.Run("lxc", "exec", "c1", "--", "ls", "/sys/class/net") }
+	for round := range 2 * rounds(t) {
+		var work sync.WaitGroup
+		cut, stop := context.WithCancel(ctx)
+		work.Go(func() {
+			for cut.Err() == nil && change(cut, "eth5") == nil && change(cut) == nil {
+			}
+		})
+		time.Sleep(time.Duration(random.Intn(60)) * time.Millisecond)
+		m.Kill()
+		stop()
+		work.Wait()
+		m.Up()
+		for _, nics := range [][]string{{"eth6"}, {"eth5", "eth6"}} {
+			if err := change(ctx, nics...); err != nil {
+				t.Fatalf("round %d: give it %v: %v", round, nics, err)
+			}
+		}
+		if got := inside(); got != "eth0\neth5\neth6\nlo\n" {
+			t.Fatalf("round %d: the instance has %q", round, got)
+		}
+		if err := change(ctx); err != nil {
+			t.Fatalf("round %d: remove interfaces: %v", round, err)
+		}
+		if got := inside(); got != "eth0\nlo\n" {
+			t.Fatalf("round %d: the instance has %q", round, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package lxc
 
 import (
 	"context"
+	"errors"
 	"path"
 	"slices"
 
@@ -62,10 +63,21 @@ func (r *Runtime) SetLimits(ctx context.Context, id string, limits runtime.Limit
 
 // AddNIC implements runtime.Runtime.
 func (r *Runtime) AddNIC(ctx context.Context, id string, nic runtime.NIC) error {
+	var intended runtime.Spec
 	return r.change(ctx, id, func(spec *runtime.Spec) error {
 		spec.NICs = append(spec.NICs, nic)
+		intended = *spec
 		return nil
-	}, func(c *container, _ runtime.Spec) error { return addNIC(ctx, c, nic) })
+	}, func(c *container, before runtime.Spec) error {
+		// Recorded first: a daemon that is killed in between finds it by its record.
+		if err := r.putSpec(intended); err != nil {
+			return err
+		}
+		if err := addNIC(ctx, c, nic); err != nil {
+			return errors.Join(err, r.putSpec(before))
+		}
+		return nil
+	})
 }
 
 // RemoveNIC implements runtime.Runtime.

@@ -107,6 +107,9 @@ func TestInterfaces(t *testing.T) {
 	if err := r.AddNIC(t.Context(), "c1", taken); !errors.Is(err, state.ErrExists) {
 		t.Errorf("AddNIC under a name that the host has: %v; want ErrExists", err)
 	}
+	if err := r.RemoveNIC(t.Context(), "c1", taken.Name); !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("RemoveNIC of one that could not be added: %v; want ErrNotFound", err)
+	}
 	if err := r.Stop(t.Context(), "c1", runtime.Stop{Force: true}); err != nil {
 		t.Fatal(err)
 	}
