@@ -75,6 +75,7 @@ type Cluster struct {
 	placing placing
 	seating seating
 	closing closing
+	goers   goers
 	sight   sight
 	// removals are those of members that this one carries out.
 	removals removals

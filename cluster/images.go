@@ -79,8 +79,12 @@ func (c *Cluster) ImportImage(ctx context.Context, spec ImageSpec, upload image.
 	started, err := c.ops.Start(ctx, OperationSpec{
 		Description: "Downloading image", Project: spec.Project, Resources: imageResources(spec.Project, info.Fingerprint),
 	}, func(ctx context.Context, op *Operation) error {
-		defer arrived()
-		return c.recordImage(ctx, op, spec, info)
+		err := c.recordImage(ctx, op, spec, info)
+		arrived()
+		if err == nil {
+			c.spreadImage(ctx, spec.Project, info.Fingerprint)
+		}
+		return err
 	})
 	if err != nil {
 		c.dropFiles(ctx, info.Fingerprint)
@@ -185,24 +189,33 @@ func (c *Cluster) PublishImage(ctx context.Context, spec PublishSpec) (Operation
 	return c.ops.Start(ctx, OperationSpec{
 		Description: "Publishing image", Project: spec.Project, Resources: instanceResources(spec.Project, spec.Instance),
 	}, func(ctx context.Context, op *Operation) error {
-		held, err := c.hold(ctx, spec.Project, spec.Instance, "publish")
-		if err != nil {
-			return err
+		fingerprint, err := c.publish(ctx, op, spec, compression)
+		if err == nil {
+			c.spreadImage(ctx, spec.Project, fingerprint)
 		}
-		defer held.release()
-		defer c.imageArrives(ctx, "")()
-		info, err := c.node.Publish(ctx, held.node, node.PublishSpec{
-			Snapshot: spec.Snapshot, Properties: spec.Properties, Compression: compression,
-			ExpiresAt: spec.ExpiresAt, Now: c.now(),
-			Progress: func(read int64) {
-				op.UpdateMetadata(map[string]any{"create_image_from_container_pack_progress": fmt.Sprintf("Image pack: %d MB", read>>20)})
-			},
-		})
-		if err != nil {
-			return err
-		}
-		return c.recordImage(ctx, op, spec.ImageSpec, info)
+		return err
 	})
+}
+
+// publish makes the image and records it.
+func (c *Cluster) publish(ctx context.Context, op *Operation, spec PublishSpec, compression image.Compression) (fingerprint string, err error) {
+	held, err := c.hold(ctx, spec.Project, spec.Instance, "publish")
+	if err != nil {
+		return "", err
+	}
+	defer held.release()
+	defer c.imageArrives(ctx, "")()
+	info, err := c.node.Publish(ctx, held.node, node.PublishSpec{
+		Snapshot: spec.Snapshot, Properties: spec.Properties, Compression: compression,
+		ExpiresAt: spec.ExpiresAt, Now: c.now(),
+		Progress: func(read int64) {
+			op.UpdateMetadata(map[string]any{"create_image_from_container_pack_progress": fmt.Sprintf("Image pack: %d MB", read>>20)})
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	return info.Fingerprint, c.recordImage(ctx, op, spec.ImageSpec, info)
 }
 
 // UpdateImage replaces what users may edit of an image.

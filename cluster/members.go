@@ -18,6 +18,9 @@ type MemberInfo struct {
 	// Roles are database, database-standby, database-leader and coordinator, as far
 	// as they apply.
 	Roles []string
+	// Database says that it votes, or stands by to do so: one that is offline does not, once
+	// another has its vote.
+	Database bool
 	// Status is "Online", "Offline", "Evacuated" or "Unreachable"; Message says more.
 	Status  string
 	Message string
@@ -95,6 +98,8 @@ func (c *Cluster) judged(m *state.Member) MemberInfo {
 		info.Roles = append(info.Roles, roleLeader)
 	}
 	info.Roles = append(info.Roles, known.Roles...)
+	role := roleOf(known)
+	info.Database = role == store.Voter || role == store.Standby && known.Verdict != coord.Offline
 	if c.cfg.Coord.Coordinator().Member == m.ID {
 		info.Roles = append(info.Roles, roleCoordinator)
 	}

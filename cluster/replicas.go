@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -236,19 +237,7 @@ func (c *Cluster) replicate(ctx context.Context, view *store.View) error {
 	if !c.Clustered() {
 		return nil
 	}
-	wanted := defaultReplicas
-	if value := view.Setting("", "cluster.images_minimal_replica"); value != "" {
-		wanted, _ = strconv.Atoi(value) // checked when it was set
-	}
-	var online []string
-	for _, m := range view.Members() {
-		if c.onlineByName(view, m.Name) && !store.Witness(m) {
-			online = append(online, m.Name)
-		}
-	}
-	if wanted < 0 || wanted > len(online) {
-		wanted = len(online)
-	}
+	online, wanted := c.replicas(view)
 	var failed []error
 	for _, known := range view.Images("") {
 		if ctx.Err() != nil {
@@ -259,6 +248,56 @@ func (c *Cluster) replicate(ctx context.Context, view *store.View) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// replicas are the members that can have images, and on how many of them one is to be.
+func (c *Cluster) replicas(view *store.View) (online []string, wanted int) {
+	wanted = defaultReplicas
+	if value := view.Setting("", "cluster.images_minimal_replica"); value != "" {
+		wanted, _ = strconv.Atoi(value) // checked when it was set
+	}
+	for _, m := range view.Members() {
+		if c.onlineByName(view, m.Name) && !store.Witness(m) {
+			online = append(online, m.Name)
+		}
+	}
+	if wanted < 0 || wanted > len(online) {
+		wanted = len(online)
+	}
+	return online, wanted
+}
+
+// spreadTime bounds the wait for the replicas of a new image.
+const spreadTime = 10 * time.Minute
+
+// spreadImage has the members that are to have a new image fetch it, and returns when each
+// has it, or can't: what one can't now it tries again by itself (tendImages).
+func (c *Cluster) spreadImage(ctx context.Context, project, fingerprint string) {
+	if c.cfg.Remote == nil || !c.Clustered() {
+		return
+	}
+	view := c.store.View()
+	added, err := view.Image(project, fingerprint)
+	if err != nil {
+		return // deleted already
+	}
+	online, wanted := c.replicas(view)
+	targets := slices.DeleteFunc(slices.Clone(online), func(member string) bool {
+		return member == c.Self() || !chosen(added, online, wanted, member)
+	})
+	ctx, cancel := context.WithTimeout(ctx, spreadTime)
+	defer cancel()
+	err = forAll(ctx, targets, func(ctx context.Context, member string) error {
+		return c.cfg.Remote.Request(ctx, member, "POST", "/internal/images/"+added.Fingerprint+"?project="+url.QueryEscape(project), nil, nil)
+	})
+	if err != nil {
+		c.log.Warn("a new image is not on all members yet that are to have it", "fingerprint", added.Fingerprint, "error", err)
+	}
+}
+
+// HaveImage answers another member that wants this one to have an image.
+func (c *Cluster) HaveImage(ctx context.Context, project, fingerprint string) error {
+	return c.haveImage(ctx, project, fingerprint, nil)
 }
 
 // chosen reports whether self is among the members that come to have the image, so that

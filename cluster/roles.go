@@ -31,10 +31,10 @@ const (
 var Roles = []string{roleDatabase, roleStandby, roleLeader, roleCoordinator, roleWitness}
 
 // How many members vote and stand by unless the settings say otherwise
-// (DESIGN.md §1).
+// (LXD: "Server configuration").
 const (
 	defaultVoters  = 3
-	defaultStandby = 4
+	defaultStandby = 2
 )
 
 // rolesEvery is how often the members' roles are looked at.
@@ -213,13 +213,8 @@ func (c *Cluster) decide(ctx context.Context) error {
 	if err := c.takeOver(ctx, view); err != nil {
 		return err
 	}
-	leaving, witnesses, domains := map[string]bool{}, map[string]bool{}, map[string]string{}
-	for _, m := range view.Members() {
-		domains[m.ID], witnesses[m.ID] = m.Domain, store.Witness(m)
-		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
-	}
 	members := c.cfg.Coord.Members()
-	wanted := decideRoles(members, leaving, witnesses, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
+	wanted := c.wantedRoles(view, members)
 	for _, m := range members {
 		if role := wanted[m.ID]; roleOf(m) != role {
 			c.log.Info("a member's role changes", "member", m.Name, "role", role)
@@ -238,6 +233,22 @@ func (c *Cluster) decide(ctx context.Context) error {
 		return c.cfg.Coord.HandOver(ctx)
 	}
 	return nil
+}
+
+// wantedRoles is what decideRoles makes of what is known now.
+func (c *Cluster) wantedRoles(view *store.View, members []coord.Member) map[string]store.Role {
+	leaving, witnesses, domains := map[string]bool{}, map[string]bool{}, map[string]string{}
+	for _, m := range view.Members() {
+		domains[m.ID], witnesses[m.ID] = m.Domain, store.Witness(m)
+		leaving[m.ID] = m.Config[store.LeavingKey] != "" || m.Config[store.LostKey] != ""
+	}
+	members = slices.Clone(members)
+	for i := range members {
+		if c.goers.has(members[i].ID) {
+			members[i].Verdict = coord.Offline // as it soon will be
+		}
+	}
+	return decideRoles(members, leaving, witnesses, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
 }
 
 // putMember records a member's role; pending says that it is not carried out yet.

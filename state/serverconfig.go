@@ -13,7 +13,7 @@ var serverKeys = table{
 		{Name: "core.https_address", Help: "address and port of this member's API; empty serves this machine only", Member: true},
 		{Name: "core.trust_password", Help: "lets a client in that shows it; shown as true once set"},
 		{Name: "core.shutdown_timeout", Help: "minutes running operations may take when the daemon stops", Default: "5", check: aNumber(0, 1440)},
-		{Name: "cluster.max_standby", Help: "members that hold the database without a vote", Default: "4", check: aNumber(0, 4)},
+		{Name: "cluster.max_standby", Help: "members that hold the database without a vote", Default: "2", check: aNumber(0, 5)},
 		{Name: "cluster.max_voters", Help: "members that vote on the database", Default: "3", check: oneOf("1", "3", "5", "7")},
 		{Name: "cluster.offline_threshold", Help: "seconds after which a member that answers nobody is offline", Default: "2", check: aNumber(1, 3600)},
 		{Name: "cluster.images_minimal_replica", Help: "members that keep each image; -1 is all", Default: "3", check: allOr(aNumber(1, 100))},

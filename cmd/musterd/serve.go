@@ -541,7 +541,11 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 			return nil
 		}
 	})
-	group.Go(func() error { m.cluster.AutoStart(ctx); return nil })
+	group.Go(func() error {
+		m.cluster.AutoStart(ctx)
+		m.ready.Store(true)
+		return nil
+	})
 	group.Go(func() error {
 		defer cancel()
 		select {
@@ -560,7 +564,6 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	if err := os.WriteFile(filepath.Join(m.dir, neededFile), nil, 0o600); err != nil {
 		m.log.Warn("note that the daemon is needed", "error", err)
 	}
-	m.ready.Store(true)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		m.log.Warn("tell the service manager", "error", err)
 	}
@@ -693,6 +696,7 @@ func (m *member) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 	}
+	m.cluster.GiveUpVote(ctx)
 	m.stopping.Store(true)
 	m.end()
 	return nil

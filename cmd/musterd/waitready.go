@@ -20,6 +20,7 @@ func waitReadyCommand() *cobra.Command {
 	var timeout int
 	cmd := &cobra.Command{
 		Use: "waitready", Short: "Wait until the daemon is ready", Args: cobra.NoArgs,
+		Long:    "waitready returns when the daemon serves and the instances that start with it (boot.autostart) have been started.",
 		Example: "  musterd waitready --timeout 30",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()

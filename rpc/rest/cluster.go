@@ -38,6 +38,8 @@ type MemberStore interface {
 	RemoveMember(ctx context.Context, name string, force bool) error
 	// UpdateClusterCertificate replaces the certificate that all members show to clients.
 	UpdateClusterCertificate(ctx context.Context, certificate, key string) error
+	// Going is told by a member that it goes; whether another takes its vote.
+	Going(ctx context.Context, memberID string) (taken bool, err error)
 	// Membership reports whether the holder of a member's certificate (DER) is a member,
 	// as of now anywhere in the cluster.
 	Membership(ctx context.Context, certificate []byte) (bool, error)
@@ -156,6 +158,10 @@ func (x members) routes() []route {
 			pattern: "POST /internal/cluster/terms", access: admin, handle: x.ask,
 			summary: "Ask the cluster that this server is to join what it may choose, and whether it may choose that", body: api.ClusterPut{}, returns: []api.ClusterMemberConfigKey{},
 			description: "The body is that of the PUT /1.0/cluster that is to come. Nothing is changed, and a join token stays good.",
+		},
+		{
+			pattern: "POST /internal/going", access: admin, handle: x.going,
+			summary: "Tell the coordinator that a member goes", body: cluster.GoingQuestion{}, returns: cluster.GoingAnswer{},
 		},
 		{
 			pattern: "POST /internal/membership", access: public, handle: x.membership,
@@ -300,7 +306,7 @@ func showMember(m cluster.MemberInfo) api.ClusterMember {
 	config := maps.Clone(m.Config)
 	maps.DeleteFunc(config, func(key, _ string) bool { return strings.HasPrefix(key, "volatile.") })
 	return api.ClusterMember{
-		ServerName: m.Name, URL: "https://" + m.Address, Database: slices.ContainsFunc(m.Roles, func(role string) bool { return strings.HasPrefix(role, "database") }), Status: m.Status, Message: m.Message, Architecture: m.Architecture,
+		ServerName: m.Name, URL: "https://" + m.Address, Database: m.Database, Status: m.Status, Message: m.Message, Architecture: m.Architecture,
 		ClusterMemberPut: api.ClusterMemberPut{
 			Roles: slices.Clone(orNone(m.Roles)), FailureDomain: m.Domain, Description: m.Description, Config: orEmpty(config), Groups: slices.Clone(orNone(m.Groups)),
 		},
@@ -431,6 +437,18 @@ func (x members) rename(r *http.Request) (any, error) {
 
 func (x members) remove(r *http.Request) (any, error) {
 	return nil, x.store.RemoveMember(r.Context(), r.PathValue("name"), r.URL.Query().Get("force") == "1")
+}
+
+func (x members) going(r *http.Request) (any, error) {
+	if err := fromMember(r); err != nil {
+		return nil, err
+	}
+	req, err := decode[cluster.GoingQuestion](r)
+	if err != nil {
+		return nil, err
+	}
+	taken, err := x.store.Going(r.Context(), req.MemberID)
+	return cluster.GoingAnswer{Taken: taken}, err
 }
 
 func (x members) membership(r *http.Request) (any, error) {

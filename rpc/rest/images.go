@@ -31,6 +31,8 @@ type ImageStore interface {
 	UpdateImage(ctx context.Context, changed state.Image, expect state.Revision) error
 	DeleteImage(ctx context.Context, project, fingerprint string) (cluster.OperationInfo, error)
 	ImageFiles(ctx context.Context, fingerprint string) (image.Files, error)
+	// HaveImage gets the files of an image from another member, unless they are here.
+	HaveImage(ctx context.Context, project, fingerprint string) error
 	CreateImageSecret(ctx context.Context, project, fingerprint string) (cluster.OperationInfo, error)
 	UseImageSecret(ctx context.Context, project, fingerprint, secret string) bool
 	CreateAlias(ctx context.Context, alias state.ImageAlias) error
@@ -88,6 +90,10 @@ func (x images) routes() []route {
 			pattern: "GET /internal/images/{fingerprint}/{role}", access: trusted, handle: x.part, streams: true,
 			summary: "Send another member a file of an image", returns: rawBody{},
 			description: "Range is heeded, so that a stream that was cut can go on.",
+		},
+		{
+			pattern: "POST /internal/images/{fingerprint}", access: trusted, handle: x.have, streams: true,
+			summary: "Have this member get the files of an image from another", query: project,
 		},
 		{
 			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, handle: x.secret,
@@ -255,6 +261,13 @@ func (x images) place(r *http.Request, body []byte) (string, func(), error) {
 }
 
 // part sends one file of an image.
+func (x images) have(r *http.Request) (any, error) {
+	if err := fromMember(r); err != nil {
+		return nil, err
+	}
+	return nil, x.store.HaveImage(r.Context(), projectName(r), r.PathValue("fingerprint"))
+}
+
 func (x images) part(r *http.Request) (any, error) {
 	if err := fromMember(r); err != nil {
 		return nil, err

@@ -11,7 +11,8 @@ import (
 
 // Daemon is what the daemon's own subcommands ask of it.
 type Daemon interface {
-	// Ready reports whether the member has come to order and serves.
+	// Ready reports whether the member has come to order and serves, and the instances that
+	// start with it have been started.
 	Ready() bool
 	// Shutdown ends the daemon soon after it returns; with stopInstances every
 	// instance is stopped first, before it returns.

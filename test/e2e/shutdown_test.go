@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -149,4 +150,147 @@ func TestForgetSaysWhatRuns(t *testing.T) {
 	if out := m.Muster("list", "--format", "csv"); out != "" {
 		t.Errorf("after forget there are the instances %s", out)
 	}
+}
+
+// Who votes gives its vote to another before shutdown returns: the next may be lost at once.
+// The row of one that is gone says that it has no database any more.
+func TestAVoteIsHandedOver(t *testing.T) {
+	t.Parallel()
+	members := lab.ClusterOf(t, 5, lab.Options{Network: lab.NewNetwork(t)})
+	last := members[4]
+	// shown is which members vote as m says, and which have the database.
+	shown := func(m *lab.Member) (votes []int, database []bool) {
+		t.Helper()
+		var rows []struct {
+			lab.Row
+			Database bool
+		}
+		if err := m.Get(t.Context(), "/1.0/cluster/members?recursion=1", &rows); err != nil {
+			t.Fatal(err)
+		}
+		for i, row := range rows {
+			if row.Votes() {
+				votes = append(votes, i)
+			}
+			database = append(database, row.Database)
+		}
+		return votes, database
+	}
+	gone := map[int]bool{}
+	// The voters that go first are others than the one that is asked, the leaders among them.
+	for range 2 {
+		votes, _ := shown(last)
+		goes := votes[0]
+		shutDown(t, members[goes])
+		gone[goes] = true
+		votes, _ = shown(last)
+		if len(votes) != 3 || slices.ContainsFunc(votes, func(i int) bool { return gone[i] }) {
+			t.Errorf("after m%d was shut down these vote: %v, of which %v are gone; want three others", goes+1, votes, gone)
+		}
+		eventually(t, func() string {
+			if _, database := shown(last); database[goes] {
+				return fmt.Sprintf("m%d is gone and shown as having the database", goes+1)
+			}
+			return ""
+		})
+	}
+	votes, _ := shown(last)
+	for _, one := range votes {
+		if members[one] != last {
+			members[one].Kill()
+			gone[one] = true
+			break
+		}
+	}
+	// Two of the three that vote now are there.
+	if _, err := last.Do(t.Context(), "POST", "/1.0/profiles", map[string]any{"name": "after"}); err != nil {
+		t.Error(err)
+	}
+	var back []*lab.Member
+	for i, m := range members {
+		if gone[i] {
+			m.Launched()
+			back = append(back, m)
+		}
+	}
+	status(t, last, "m1 Online", "m2 Online", "m3 Online", "m4 Online", "m5 Online")
+
+	// All five at once, while each looks for another to take its vote.
+	if _, err := last.Settled(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	shutDown(t, members...)
+	for _, m := range append(back, members...) {
+		if m.Ended() {
+			m.Launched()
+		}
+	}
+	for _, m := range members {
+		status(t, m, "m1 Online", "m2 Online", "m3 Online", "m4 Online", "m5 Online")
+		if err := m.Get(t.Context(), "/1.0/profiles/after", &struct{}{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := last.Settled(t.Context(), 5); err != nil {
+		t.Error(err)
+	}
+}
+
+// waitready returns when what starts with the daemon runs, also the last of it.
+func TestReadyWhenWhatStartsWithItRuns(t *testing.T) {
+	t.Parallel()
+	m := lab.Start(t, lab.Options{})
+	m.Busybox()
+	for _, name := range []string{"c1", "c2", "c3"} {
+		m.Muster("launch", "busybox", name, "-c", "boot.autostart=true", "-c", "boot.autostart.delay=1")
+	}
+	shutDown(t, m)
+	m.Up() // it uses waitready
+	var found []struct{ Name, Status string }
+	if err := m.Get(t.Context(), "/1.0/instances?recursion=1", &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, inst := range found {
+		if inst.Status != "Running" {
+			t.Errorf("the daemon is ready and %s is %s", inst.Name, inst.Status)
+		}
+	}
+}
+
+// When the operation of an upload or a publication ends, the image is on all the members
+// that are to have it.
+func TestAnImageIsOnItsReplicasWhenItIsThere(t *testing.T) {
+	t.Parallel()
+	members := lab.ClusterOf(t, 4, lab.Options{Network: lab.NewNetwork(t)})
+	first := members[0]
+	holders := func(alias string) (count int) {
+		t.Helper()
+		var target struct{ Target string }
+		if err := first.Get(t.Context(), "/1.0/images/aliases/"+alias, &target); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range members {
+			if files, err := filepath.Glob(filepath.Join(m.Dir, "images", target.Target+"*")); err == nil && len(files) > 0 {
+				count++
+			}
+		}
+		return count
+	}
+	first.Busybox()
+	if count := holders("busybox"); count != 3 {
+		t.Errorf("the image that was uploaded is on %d members; want 3", count)
+	}
+	first.Muster("init", "busybox", "c1", "--target", "m2")
+	first.Muster("publish", "c1", "--alias", "published")
+	if count := holders("published"); count != 3 {
+		t.Errorf("the image that was published is on %d members; want 3", count)
+	}
+	// A member that is gone holds nobody up.
+	members[3].Kill()
+	status(t, first, "m1 Online", "m2 Online", "m3 Online", "m4 Offline")
+	first.Muster("publish", "c1", "--alias", "again", "user.x=1")
+	if count := holders("again"); count != 3 {
+		t.Errorf("the image that was published with a member offline is on %d members; want 3", count)
+	}
+	members[3].Up()
 }
