@@ -219,3 +219,43 @@ func TestKilledWhileItJoins(t *testing.T) {
 	joiner.Run("musterd", "init", "--token", lab.Encode(token), "--address", joiner.Address())
 	status(t, first, "m1 Online", "m2 Online")
 }
+
+// Members of one machine can't all have the bridge of that name. One without it says so:
+// when it joins, and in the list of members.
+func TestAMemberWithoutItsBridgeSaysSo(t *testing.T) {
+	t.Parallel()
+	first, second := lab.Start(t, lab.Options{}), lab.Start(t, lab.Options{NoInit: true})
+	first.Purges()
+	second.Purges(first)
+	first.Muster("config", "set", "core.https_address", first.Address())
+	first.Muster("cluster", "enable", "m1")
+	var networks []struct {
+		Name    string
+		Managed bool
+	}
+	if err := first.Get(t.Context(), "/1.0/networks?recursion=1&filter=managed%20eq%20true", &networks); err != nil || len(networks) != 1 {
+		t.Fatalf("the networks are %+v, %v; want one", networks, err)
+	}
+	bridge := networks[0].Name
+	out, err := run(second, "", "musterd", "init", "--token", lab.Encode(first.Token("m2")), "--address", second.Address())
+	for _, word := range []string{`has joined as member "m2"`, `network "` + bridge + `"`, "already"} {
+		if err == nil || !strings.Contains(out, word) {
+			t.Errorf("musterd init --token: %v: %s; want a failure with %q", err, out, word)
+		}
+	}
+	for _, m := range []*lab.Member{first, second} {
+		out := m.Muster("cluster", "list", "-f", "csv")
+		for line := range strings.Lines(out) {
+			whole := strings.Contains(line, "Fully operational")
+			if isFirst := strings.HasPrefix(line, "m1,"); whole != isFirst || !isFirst && !strings.Contains(line, bridge) {
+				t.Errorf("the list of members has %q", line)
+			}
+		}
+	}
+	// What it can't have is given up, and it is whole.
+	first.Muster("profile", "device", "remove", "default", "eth0")
+	first.Muster("network", "delete", bridge)
+	if _, err := first.Settled(t.Context(), 2); err != nil {
+		t.Error(err)
+	}
+}
