@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
@@ -144,6 +143,17 @@ func (c *Cluster) EnableCluster(ctx context.Context, name string) error {
 		return err
 	}
 	address := c.cfg.Address()
+	if set := c.store.View().Setting(c.Self(), addressKey); named(set) {
+		leads, err := ReachableAddress(ctx, set)
+		if err != nil {
+			return err
+		}
+		// A name may lead to several addresses.
+		if err := c.cfg.Listen(ctx, leads); err != nil {
+			return fmt.Errorf("%s: %w", addressKey, err)
+		}
+		address = leads
+	}
 	if err := usable(address); err != nil {
 		return err
 	}
@@ -189,21 +199,6 @@ func (c *Cluster) tellFactsOnce(ctx context.Context) error {
 		return nil
 	}
 	return c.apply(ctx, store.SetMemberFacts{Name: self.Name, Architecture: architecture, Capacity: capacity})
-}
-
-// UsableAddress refuses addresses at which no other member could reach this one.
-func UsableAddress(address string) error { return usable(address) }
-
-// usable refuses addresses at which no other member could reach this one.
-func usable(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if address == "" || err != nil {
-		return state.Errorf(state.ErrInvalid, "the API listens on no address: set core.https_address to one that the other members can reach, such as 192.0.2.7:8443")
-	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-		return state.Errorf(state.ErrInvalid, "core.https_address is %q: the members of a cluster need the very address at which they reach each other, such as 192.0.2.7:8443", address)
-	}
-	return nil
 }
 
 // MemberChange is what users may edit of a member; it replaces all of it but an empty

@@ -44,15 +44,19 @@ func (c *Cluster) UpdateSettings(ctx context.Context, config state.Config, expec
 	if err := checkVirtual(view, config); err != nil {
 		return err
 	}
-	before, after := view.Setting(self, "core.https_address"), config["core.https_address"]
+	before, after := view.Setting(self, addressKey), config[addressKey]
 	moved := before != after && c.cfg.Listen != nil
-	if moved && c.Clustered() {
-		if err := usable(after); err != nil {
-			return err
+	at := after
+	if record, err := view.Member(self); err == nil && c.Clustered() {
+		if command.Address = record.Address; moved {
+			if at, err = ReachableAddress(ctx, after); err != nil {
+				return err
+			}
+			before, command.Address = record.Address, at
 		}
 	}
 	if moved {
-		if err := c.cfg.Listen(ctx, after); err != nil {
+		if err := c.cfg.Listen(ctx, at); err != nil {
 			return fmt.Errorf("core.https_address: %w", err)
 		}
 	}

@@ -167,7 +167,7 @@ them, on each member. While the daemon runs, set core.https_address instead.`,
 		Example: `  musterd cluster set-address 192.0.2.9:8443
   musterd cluster set-address m2 192.0.2.10:8443`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := directory()
 			unlock, err := lockDirectory(dir)
 			if err != nil {
@@ -178,7 +178,7 @@ them, on each member. While the daemon runs, set core.https_address instead.`,
 			if err != nil {
 				return err
 			}
-			if err := cluster.UsableAddress(address); err != nil {
+			if address, err = cluster.ReachableAddress(cmd.Context(), address); err != nil {
 				return err
 			}
 			known, err := openBook(dir)

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
 	"muster/node/storage"
+	"muster/rpc/mux"
 	"muster/rpc/rest"
 	"muster/rpc/rest/api"
 	"muster/state"
@@ -20,7 +23,7 @@ func (m *member) restConfig(group int) rest.Config {
 		Host: rest.Host{
 			Name:        func() string { return m.cluster.Self() },
 			Clustered:   m.cluster.Clustered,
-			Address:     m.mux.Address,
+			Address:     m.shownAddress,
 			Certificate: func() *x509.Certificate { return m.identity.Server().Leaf },
 			StorageDrivers: func() []api.ServerStorageDriverInfo {
 				var drivers []api.ServerStorageDriverInfo
@@ -147,3 +150,17 @@ var (
 	_ rest.Placement = placement{}
 	_ rest.Daemon    = (*member)(nil)
 )
+
+// shownAddress is where the API listens, by the name that core.https_address has for it:
+// clients look it up for themselves. Outside a cluster the name may lead to this machine's
+// loopback here, which is no address to hand out.
+func (m *member) shownAddress() string {
+	address := m.mux.Address()
+	set, err := mux.ParseAddress(m.store.View().Setting(m.cluster.Self(), "core.https_address"))
+	host, _, split := net.SplitHostPort(set)
+	_, port, bound := net.SplitHostPort(address)
+	if errors.Join(err, split, bound) != nil || m.cluster.Clustered() || net.ParseIP(host) != nil {
+		return address
+	}
+	return net.JoinHostPort(host, port)
+}

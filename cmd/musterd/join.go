@@ -20,6 +20,7 @@ import (
 
 	"muster/cluster"
 	"muster/cluster/pki"
+	"muster/rpc/mux"
 	"muster/rpc/rest"
 	"muster/rpc/rest/api"
 	"muster/state"
@@ -50,11 +51,18 @@ func (m *member) Join(ctx context.Context, join rest.JoinSpec) error {
 	if err := m.cluster.Fresh(); err != nil {
 		return err
 	}
+	address, err := mux.ParseAddress(join.ServerAddress)
+	if err != nil {
+		return fmt.Errorf("field \"server_address\": %w", err)
+	}
+	if address, err = cluster.ReachableAddress(ctx, address); err != nil {
+		return fmt.Errorf("field \"server_address\": %w", err)
+	}
 	before := m.mux.Address()
-	if err := m.mux.SetAddress(ctx, join.ServerAddress); err != nil {
+	if err := m.mux.SetAddress(ctx, address); err != nil {
 		return err
 	}
-	err := m.askToJoin(ctx, join)
+	err = m.askToJoin(ctx, join)
 	if err != nil {
 		if back := m.mux.SetAddress(context.WithoutCancel(ctx), before); back != nil {
 			m.log.Error("return to the former address", "address", before, "error", back)

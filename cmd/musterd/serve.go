@@ -522,10 +522,8 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	}
 	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View)
 	defer stopFollowing()
-	if address := m.store.View().Setting(m.cluster.Self(), "core.https_address"); address != "" {
-		if err := m.mux.SetAddress(ctx, address); err != nil {
-			m.log.Error("listen on core.https_address: the API is served on the local socket only", "address", address, "error", err)
-		}
+	if err := m.cluster.Listen(ctx); err != nil {
+		m.log.Error("listen on core.https_address: the API is served on the local socket only", "error", err)
 	}
 	group.Go(func() error { return m.rest.Serve(ctx, m.mux.REST()) })
 	group.Go(func() error { return m.cluster.Run(ctx) })

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -16,6 +17,9 @@ type SetSettings struct {
 	// Local holds keys of the member named by Member.
 	Member string
 	Local  map[string]string
+	// Address is where the member is reached when core.https_address is among Local and
+	// names a host; empty means at core.https_address itself.
+	Address string `json:",omitempty"`
 	// ExpectRevision and ExpectLocalRevision, when not zero, are what
 	// View.SettingsRevision said of the two scopes; ErrStale if it is otherwise.
 	ExpectRevision      state.Revision
@@ -65,6 +69,9 @@ func (c SetSettings) relocate(ctx context.Context, t *tx) error {
 	address, changes := c.Local[addressKey]
 	if !changes {
 		return nil
+	}
+	if address != "" {
+		address = cmp.Or(c.Address, address)
 	}
 	m, err := t.member(ctx, c.Member)
 	if err != nil || m.Address == "" || m.Address == address {
