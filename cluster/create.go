@@ -284,7 +284,12 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 	// A copy of an ephemeral instance is asked for to keep it, so only an
 	// explicit wish makes the copy ephemeral too.
 	_ = ephemeral
+	moved := source.Snapshot == "" && from.Config["volatile.uuid"] != "" && spec.Config["volatile.uuid"] == from.Config["volatile.uuid"]
+	wanted := spec.Config
 	spec.Config = layCopied(config, spec.Config)
+	if moved {
+		keepMoved(spec.Config, wanted)
+	}
 	spec.Devices = layDevices(devices, spec.Devices)
 	p.source.Copy = &node.CopySource{From: fromNode, Snapshot: source.Snapshot, Snapshots: snapshotNames(p.snapshots)}
 	return nil
@@ -306,6 +311,16 @@ func layCopied(from, wanted state.Config) state.Config {
 		}
 	}
 	return config
+}
+
+// keepMoved takes over the volatile keys of an instance that a client moves: stock clients
+// make a copy that they give all volatile keys of the source, and delete the source then.
+func keepMoved(config, given state.Config) {
+	for key, value := range given {
+		if key == "volatile.apply_template" || key == "volatile.uuid" || strings.HasPrefix(key, "volatile.") && strings.HasSuffix(key, ".hwaddr") {
+			config[key] = value
+		}
+	}
 }
 
 func layDevices(from, wanted state.Devices) state.Devices {

@@ -22,7 +22,7 @@ func (c *Cluster) DeleteInstance(ctx context.Context, project, name string) (Ope
 		return OperationInfo{}, errBusy(inst)
 	}
 	if inst.Status != state.StatusStopped {
-		return OperationInfo{}, state.Errorf(state.ErrInvalid, "instance %q is running: stop it first", name)
+		return OperationInfo{}, state.Errorf(state.ErrInvalid, "Instance is running: stop %q first", name)
 	}
 	config, _, err := expand(c.store.View(), project, inst.Profiles, inst.Config, inst.Devices)
 	if err != nil {

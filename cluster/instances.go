@@ -158,15 +158,15 @@ func (s StateChange) check() error {
 func (s StateChange) possible(inst *state.Instance) error {
 	switch {
 	case s.Action == "start" && inst.Status == state.StatusRunning:
-		return state.Errorf(state.ErrConflict, "instance %q is already running", inst.Name)
+		return state.Errorf(state.ErrInvalid, "instance %q is already running", inst.Name)
 	case s.Action == "stop" && inst.Status == state.StatusStopped:
-		return state.Errorf(state.ErrConflict, "instance %q is already stopped", inst.Name)
+		return state.Errorf(state.ErrInvalid, "instance %q is already stopped", inst.Name)
 	case (s.Action == "restart" || s.Action == "freeze") && inst.Status == state.StatusStopped:
-		return state.Errorf(state.ErrConflict, "instance %q is not running: start it first", inst.Name)
+		return state.Errorf(state.ErrInvalid, "instance %q is not running: start it first", inst.Name)
 	case s.Action == "freeze" && inst.Status == state.StatusFrozen:
-		return state.Errorf(state.ErrConflict, "instance %q is already frozen", inst.Name)
+		return state.Errorf(state.ErrInvalid, "instance %q is already frozen", inst.Name)
 	case s.Action == "unfreeze" && inst.Status != state.StatusFrozen:
-		return state.Errorf(state.ErrConflict, "instance %q is not frozen", inst.Name)
+		return state.Errorf(state.ErrInvalid, "instance %q is not frozen", inst.Name)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -228,7 +227,10 @@ func (c *Cluster) stayHere(ctx context.Context, inst *held, intent, to string, r
 		return
 	}
 	err = c.changeState(ctx, inst.Project, inst.Name, StateChange{Action: "start"})
-	if err != nil && !errors.Is(err, state.ErrConflict) {
+	if now, look := c.store.View().Instance(inst.Project, inst.Name); look == nil && now.Status != state.StatusStopped {
+		return // somebody else has started it
+	}
+	if err != nil {
 		c.log.Error("start an instance that stays here", "instance", inst.Name, "error", err)
 	}
 }

@@ -73,12 +73,6 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 			undo()
 			return fmt.Errorf("instance %q: %w", inst.Name, err)
 		}
-		if inst.Status != state.StatusStopped {
-			if err := liveOnly(current.from, current.to); err != nil {
-				undo()
-				return fmt.Errorf("instance %q: %w", inst.Name, err)
-			}
-		}
 		if err := c.node.Try(ctx, current.from, current.to); err != nil {
 			undo()
 			return err

@@ -216,6 +216,11 @@ func (c *Cluster) recordRestore(ctx context.Context, inst *state.Instance, snaps
 		if err != nil {
 			return nil, err
 		}
+		before, err := nodeInstance(c.store.View(), now)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(after.Config, node.InstanceIDAfter(before, expanded))
 		err = c.finish(ctx, store.UpdateInstance{
 			Project: after.Project, Name: after.Name, Architecture: after.Architecture, Description: after.Description,
 			Ephemeral: after.Ephemeral, Config: after.Config, Devices: after.Devices, Profiles: after.Profiles, Need: needOf(expanded),

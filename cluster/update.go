@@ -5,7 +5,6 @@ import (
 	"maps"
 	"strings"
 
-	"muster/node"
 	"muster/state"
 	"muster/state/store"
 )
@@ -39,11 +38,6 @@ func (c *Cluster) UpdateInstance(ctx context.Context, project, name string, chan
 	afterNode, err := nodeInstance(c.store.View(), after)
 	if err != nil {
 		return err
-	}
-	if inst.Status != state.StatusStopped {
-		if err := liveOnly(inst.node, afterNode); err != nil {
-			return err
-		}
 	}
 	if err := c.node.Try(ctx, inst.node, afterNode); err != nil {
 		return err
@@ -174,19 +168,6 @@ func keepVolatile(is, next state.Config, exact bool) error {
 	for key, value := range is {
 		if _, set := next[key]; !set && strings.HasPrefix(key, "volatile.") {
 			next[key] = value
-		}
-	}
-	return nil
-}
-
-// liveOnly refuses changes that can't be made to a running instance and would
-// surprise if they waited for the next start.
-func liveOnly(from, to node.Instance) error {
-	for _, key := range []string{"security.privileged", "security.nesting"} {
-		was, _ := state.ParseBool(from.Config[key])
-		is, _ := state.ParseBool(to.Config[key])
-		if was != is && key == "security.privileged" {
-			return state.Errorf(state.ErrInvalid, "config key %q can't be changed while the instance runs: stop it first", key)
 		}
 	}
 	return nil

@@ -59,7 +59,9 @@ func (n *Node) Create(ctx context.Context, inst Instance, source Source, progres
 		if err := n.copyVolume(ctx, pool, volume, *source.Copy); err != nil {
 			return nil, fmt.Errorf("copy the root file system: %w", err)
 		}
-		volatile[applyTemplate] = string(image.TriggerCopy)
+		if inst.Config[applyTemplate] == "" {
+			volatile[applyTemplate] = string(image.TriggerCopy)
+		}
 	default:
 		if err := pool.CreateEmpty(ctx, volume); err != nil {
 			return nil, fmt.Errorf("create the root file system: %w", err)
@@ -156,7 +158,7 @@ func (n *Node) Rename(ctx context.Context, inst Instance, newName string) (state
 	}
 	n.releaseAddresses(ctx, inst.HostName())
 	n.keepAddresses(ctx, renamed)
-	volatile := state.Config{}
+	volatile := NewInstanceID()
 	if inst.Config[applyTemplate] == "" {
 		volatile[applyTemplate] = string(image.TriggerRename)
 	}

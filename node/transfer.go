@@ -74,7 +74,9 @@ func (n *Node) Copied(ctx context.Context, inst Instance) (state.Config, error) 
 	}
 	volatile := n.hwaddrs(inst)
 	n.keepAddresses(ctx, inst.with(volatile))
-	volatile[applyTemplate] = string(image.TriggerCopy)
+	if inst.Config[applyTemplate] == "" {
+		volatile[applyTemplate] = string(image.TriggerCopy)
+	}
 	return volatile, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"muster/node/runtime"
@@ -55,10 +56,11 @@ func (n *Node) Try(ctx context.Context, before, after Instance) error {
 	if err != nil {
 		return err
 	}
-	// The root of a running one is mounted for the ids it runs with.
+	// The root of a running one is mounted for the ids it runs with, which a change of
+	// security.privileged does not touch.
 	ids := after
-	if status != state.StatusStopped && before.Config != nil {
-		ids = before
+	if status != state.StatusStopped {
+		ids = after.with(state.Config{"security.privileged": strconv.FormatBool(after.Config["volatile.last_state.idmap"] == "[]")})
 	}
 	pool, volume, err := n.volume(ctx, after)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, error) {
 	volatile := n.hwaddrs(to)
 	maps.Copy(volatile, forgotten(from, to))
+	maps.Copy(volatile, InstanceIDAfter(from, to))
 	to = to.with(volatile)
 	running, err := n.Status(ctx, from)
 	if err != nil {

@@ -11,9 +11,18 @@ import (
 // (LXD REST API, "64 chars max").
 const maxName = 64
 
-// ValidateInstanceName says whether name can be an instance's: it becomes a host
-// name, so it has the form of one label of RFC 1123, and not all digits.
-func ValidateInstanceName(name string) error { return validateHostname("instance name", name) }
+// ValidateInstanceName says whether name can be a new instance's: it becomes a host
+// name, so it has the form of one label of RFC 1123, and as in LXD it does not begin with a
+// digit. An instance that has such a name already keeps it.
+func ValidateInstanceName(name string) error {
+	if err := validateHostname("instance name", name); err != nil {
+		return err
+	}
+	if name[0] >= '0' && name[0] <= '9' {
+		return Errorf(ErrInvalid, "instance name %q: it begins with a digit; put a letter before it", name)
+	}
+	return nil
+}
 
 // ValidateMemberName says whether name can be a cluster member's.
 func ValidateMemberName(name string) error { return validateHostname("member name", name) }
@@ -79,8 +88,26 @@ func validatePlain(field, name string) error {
 	return nil
 }
 
-// ValidateSnapshotName says whether name can be a snapshot's.
-func ValidateSnapshotName(name string) error { return validatePlain("snapshot name", name) }
+// maxSnapshotName is how long the name of a snapshot may be, in bytes: that of a directory.
+const maxSnapshotName = 255
+
+// ValidateSnapshotName says whether name can be a snapshot's. It takes what LXD 5.0.2
+// takes, such as the time "2026-11-29T06:30:00", but for what could not be shown, or not be
+// a directory.
+func ValidateSnapshotName(name string) error {
+	if err := validateLength("snapshot name", name, maxSnapshotName); err != nil {
+		return err
+	}
+	if name == "." || name == ".." {
+		return Errorf(ErrInvalid, "snapshot name %q is reserved: choose another", name)
+	}
+	for _, r := range name {
+		if r <= ' ' || r == utf8.RuneError || !unicode.IsPrint(r) || strings.ContainsRune("/?&+", r) {
+			return Errorf(ErrInvalid, "snapshot name %q: %q is not allowed; leave out blanks, \"/\", \"?\", \"&\" and \"+\"", name, r)
+		}
+	}
+	return nil
+}
 
 // ValidateProfileName says whether name can be a profile's.
 func ValidateProfileName(name string) error { return validatePlain("profile name", name) }

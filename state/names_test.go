@@ -23,7 +23,7 @@ func TestInstanceNames(t *testing.T) {
 	for name, tc := range map[string]struct{ name, want string }{
 		"a word":                         {"web", "<nil>"},
 		"letters, digits, hyphens":       {"Web-01", "<nil>"},
-		"a digit first":                  {"9lives", "<nil>"},
+		"a digit first":                  {"9lives", `instance name "9lives": it begins with a digit; put a letter before it`},
 		"64 characters":                  {strings.Repeat("a", 64), "<nil>"},
 		"65 characters":                  {strings.Repeat("a", 65), `instance name "aaaaaaaaaaaaaaaaaaaa"… has 65 characters: use 64 at most`},
 		"none":                           {"", "instance name is empty: give one"},
@@ -42,7 +42,7 @@ func TestInstanceNames(t *testing.T) {
 		"bytes that are no text":         {"a\xff", `instance name "a\xff": '�' is not allowed; use letters, digits and hyphens`},
 		"a line break":                   {"a\nb", `instance name "a\nb": '\n' is not allowed; use letters, digits and hyphens`},
 		"only hyphens":                   {"-", `instance name "-": it begins or ends with a hyphen; take that away`},
-		"a letter among digits and more": {"1-2", "<nil>"},
+		"a letter among digits and more": {"1-2", `instance name "1-2": it begins with a digit; put a letter before it`},
 	} {
 		t.Run(name, func(t *testing.T) { wantError(t, tc.name, ValidateInstanceName(tc.name), tc.want) })
 	}
@@ -56,11 +56,15 @@ func TestOtherNames(t *testing.T) {
 	}{
 		"a snapshot":                           {ValidateSnapshotName, "snap0", "<nil>"},
 		"a snapshot of a time":                 {ValidateSnapshotName, "2026-11-21_12.30", "<nil>"},
-		"a snapshot with a slash":              {ValidateSnapshotName, "a/b", `snapshot name "a/b": '/' is not allowed; use letters, digits, hyphens, dots and underscores`},
+		"a snapshot of a moment":               {ValidateSnapshotName, "2026-11-29T06:30:00", "<nil>"},
+		"a snapshot with a star":               {ValidateSnapshotName, "a*b", "<nil>"},
+		"a snapshot of 255 bytes":              {ValidateSnapshotName, strings.Repeat("a", 255), "<nil>"},
+		"a snapshot of 256 bytes":              {ValidateSnapshotName, strings.Repeat("a", 256), `snapshot name "aaaaaaaaaaaaaaaaaaaa"… has 256 characters: use 255 at most`},
+		"a snapshot with a plus":               {ValidateSnapshotName, "a+b", `snapshot name "a+b": '+' is not allowed; leave out blanks, "/", "?", "&" and "+"`},
+		"a snapshot with a slash":              {ValidateSnapshotName, "a/b", `snapshot name "a/b": '/' is not allowed; leave out blanks, "/", "?", "&" and "+"`},
 		"a snapshot that leads out":            {ValidateSnapshotName, "..", `snapshot name ".." is reserved: choose another`},
-		"a snapshot that hides":                {ValidateSnapshotName, ".a", `snapshot name ".a": it begins with '.'; take that away`},
-		"a snapshot with a blank":              {ValidateSnapshotName, "a b", `snapshot name "a b": ' ' is not allowed; use letters, digits, hyphens, dots and underscores`},
-		"a snapshot that turns text around":    {ValidateSnapshotName, "a\u202eb", `snapshot name "a\u202eb": '\u202e' is not allowed; use letters, digits, hyphens, dots and underscores`},
+		"a snapshot with a blank":              {ValidateSnapshotName, "a b", `snapshot name "a b": ' ' is not allowed; leave out blanks, "/", "?", "&" and "+"`},
+		"a snapshot that turns text around":    {ValidateSnapshotName, "a\u202eb", `snapshot name "a\u202eb": '\u202e' is not allowed; leave out blanks, "/", "?", "&" and "+"`},
 		"a profile":                            {ValidateProfileName, "default", "<nil>"},
 		"a profile that looks like an option":  {ValidateProfileName, "-p", `profile name "-p": it begins with '-'; take that away`},
 		"a profile with a question mark":       {ValidateProfileName, "a?b", `profile name "a?b": '?' is not allowed; use letters, digits, hyphens, dots and underscores`},
@@ -121,6 +125,12 @@ func FuzzNames(f *testing.F) {
 			if err := validate(name); err != nil {
 				if !errors.Is(err, ErrInvalid) || strings.ContainsAny(err.Error(), "\n\x00") {
 					t.Errorf("%s %q: %q is not a plain sentence of kind ErrInvalid", what, name, err)
+				}
+				continue
+			}
+			if what == "snapshot" {
+				if name == "" || len(name) > 255 || strings.ContainsAny(name, "/ \n\t\x00") || name == "." || name == ".." {
+					t.Errorf("%s name %q passes", what, name)
 				}
 				continue
 			}

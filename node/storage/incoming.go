@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,6 +110,10 @@ func (in *incoming) content(name string) string {
 func (in *incoming) log(name string) string {
 	if name == stream.Live {
 		return in.at("files-" + nameLive)
+	}
+	if len(name) > maxName {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:])
 	}
 	return in.at("files-snapshot-" + name)
 }

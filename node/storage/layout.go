@@ -66,16 +66,24 @@ var poolDirs = map[string]fs.FileMode{
 	dirStaging: 0o700, dirIncoming: 0o700, dirTrash: 0o700, dirMounts: 0o711,
 }
 
-// maxName leaves room in a directory entry for what we append to names.
-const maxName = 200
+// maxName leaves room in a directory entry for what we append to names. Nothing is
+// appended to those of snapshots.
+const (
+	maxName         = 200
+	maxSnapshotName = 255
+)
 
 // checkName refuses what must not become the name of a directory.
 func checkName(what, name string) error {
+	most := maxName
+	if what == "snapshot" {
+		most = maxSnapshotName
+	}
 	switch {
 	case name == "":
 		return state.Errorf(state.ErrInvalid, "the %s needs a name", what)
-	case len(name) > maxName:
-		return state.Errorf(state.ErrInvalid, "the name of the %s is longer than %d bytes", what, maxName)
+	case len(name) > most:
+		return state.Errorf(state.ErrInvalid, "the name of the %s is longer than %d bytes", what, most)
 	case name == "." || name == "..", strings.ContainsRune(name, '/'):
 		return state.Errorf(state.ErrInvalid, "the name %q of the %s must not be a path", name, what)
 	}
