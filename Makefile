@@ -45,8 +45,8 @@ race: deps ## run the tests of the packages without containers under the race de
 bench: test-deps build ## measure the numbers of the design, beside LXD when Debian's lxd is installed
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./state/... ./cluster/... ./rpc/... && $(GO) run ./test/bench
 
-chaos: test-deps build ## kill the daemon at random points for a long while
-	MUSTER_CHAOS_ROUNDS=$${MUSTER_CHAOS_ROUNDS:-50} $(GO) test -count=1 -timeout 60m ./test/chaos -v
+chaos: test-deps build ## kill the daemon at random points, and at every step of its logs, for a long while
+	MUSTER_CHAOS_ROUNDS=$${MUSTER_CHAOS_ROUNDS:-50} MUSTER_CHAOS_STEPS=$${MUSTER_CHAOS_STEPS:-0} $(GO) test -count=1 -timeout 120m ./test/chaos -v
 
 failover: build ## measure how long a cluster takes no writes when a member is killed, paused or cut off
 	MUSTER_FAILOVER_ROUNDS=$${MUSTER_FAILOVER_ROUNDS:-20} $(GO) test -count=1 -timeout 120m ./test/failover -v

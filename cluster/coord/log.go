@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/hashicorp/raft"
@@ -25,6 +27,9 @@ const (
 	segmentSize = 4 << 20
 	// keepSnapshots is how many snapshots stay on disk.
 	keepSnapshots = 2
+
+	// metaFile is where raft-wal keeps its metadata.
+	metaFile = "wal-meta.db"
 
 	lockFile  = "lock"
 	cleanFile = "clean"
@@ -59,6 +64,7 @@ func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
 		return nil, err
 	}
 	d.meta = &metadb.BoltMetaDB{}
+	d.wal.stored = sync.OnceFunc(func() { markUsed(dir) })
 	d.wal.WAL, err = wal.Open(dir, wal.WithLogger(hclogTo(log)), wal.WithMetaStore(d.meta), wal.WithSegmentSize(segmentSize))
 	if err != nil {
 		return nil, damaged(dir, err)
@@ -73,8 +79,42 @@ func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
 	return d, nil
 }
 
+// usedMark is a file beside the directory, which says that there is a log in it: a
+// directory that is gone, because its file system is not mounted, is no new one.
+func usedMark(dir string) string { return dir + ".used" }
+
+// Gone reports that dir holds no log though it did, as an error that says so.
+func Gone(dir string) error {
+	if _, err := os.Stat(usedMark(dir)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	_, err := os.Stat(filepath.Join(dir, metaFile))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return state.Errorf(state.ErrConflict, "the coordination log in %s was in use, and now it is gone: mount or restore it; to go on without what it held, run \"musterd init --forget-database\"", dir)
+}
+
+// Forget lets a log begin anew where Gone is.
+func Forget(dir string) error {
+	if err := os.Remove(usedMark(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// markUsed says beside the directory that it holds a log. It may fail, on a disk that is full:
+// the next start says it again.
+func markUsed(dir string) {
+	if file, err := os.OpenFile(usedMark(dir), os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
+		_ = file.Close()
+	}
+}
+
 func damaged(dir string, err error) error {
-	return state.Errorf(state.ErrConflict, "the coordination log in %s is damaged: %w; restore the directory from a backup, or remove it if this member is the only one (running operations are forgotten, instances are not)", dir, err)
+	return state.Errorf(state.ErrConflict, "the coordination log in %s is damaged: %w; restore the directory from a backup; to go on without what it held (running operations are forgotten, instances are not), move it away and run \"musterd init --forget-database\"", dir, err)
 }
 
 // takeLock keeps a second process out: bbolt would wait for the first without
@@ -168,7 +208,11 @@ func (d *diskLog) close() error {
 // checks only its newest write; with this, an entry that has changed on disk is
 // found wherever it stands. (A wal.Codec would be the place for it, but raft-wal
 // v0.4.0 refuses to reopen a log that was written with one.)
-type checkedLog struct{ *wal.WAL }
+type checkedLog struct {
+	*wal.WAL
+	// stored is called when entries were stored.
+	stored func()
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -197,7 +241,11 @@ func (l checkedLog) StoreLogs(entries []*raft.Log) error {
 		withSum.Data = binary.LittleEndian.AppendUint32(withSum.Data, sum(entry, entry.Data))
 		checked[i] = &withSum
 	}
-	return l.WAL.StoreLogs(checked)
+	if err := l.WAL.StoreLogs(checked); err != nil {
+		return err
+	}
+	l.stored()
+	return nil
 }
 
 // GetLog implements raft.LogStore.

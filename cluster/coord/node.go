@@ -57,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	if err := finishStandingAside(cfg.Dir); err != nil {
+	if err := errors.Join(finishStandingAside(cfg.Dir), Gone(cfg.Dir)); err != nil {
 		return nil, err
 	}
 	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString()}
@@ -173,7 +173,8 @@ func (n *Node) StandAside() error {
 	}
 	n.seat.Store(nil)
 	n.keepEntries(false)
-	return errors.Join(s.close(), os.Rename(n.cfg.Dir, n.cfg.Dir+gone), finishStandingAside(n.cfg.Dir))
+	// First: a start after a crash behind the next step must not miss the log.
+	return errors.Join(s.close(), Forget(n.cfg.Dir), os.Rename(n.cfg.Dir, n.cfg.Dir+gone), finishStandingAside(n.cfg.Dir))
 }
 
 // gone is added to the name of a log's directory that is being removed, so that a

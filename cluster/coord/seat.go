@@ -76,6 +76,9 @@ func (s *seat) startRaft(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(damaged(d.dir, err), s.streams.close())
 	}
+	if known {
+		markUsed(d.dir)
+	}
 	if !known && s.cfg.Bootstrap {
 		err := raft.BootstrapCluster(conf, d.wal, d.wal, d.snapshots, s.streams.transport, raft.Configuration{Servers: []raft.Server{{
 			Suffrage: raft.Voter, ID: conf.LocalID, Address: raft.ServerAddress(s.cfg.ID),

@@ -34,7 +34,7 @@ func connect() (*client.Client, error) {
 }
 
 func initCommand() *cobra.Command {
-	var auto, preseed, dump bool
+	var auto, preseed, dump, forget bool
 	var token, address, listen string
 	var port, loop int
 	var opts setup.Options
@@ -64,6 +64,9 @@ func initCommand() *cobra.Command {
 				opts.Address = net.JoinHostPort(strings.Trim(listen, "[]"), strconv.Itoa(port))
 			} else if cmd.Flags().Changed("network-port") {
 				return errors.New("--network-port goes with --network-address")
+			}
+			if forget {
+				return forgetDatabase(cmd.OutOrStdout(), directory())
 			}
 			c, err := connect()
 			if err != nil {
@@ -114,7 +117,8 @@ func initCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&dump, "dump", false, "show what is set up, as YAML for --preseed")
 	cmd.Flags().StringVar(&token, "token", "", "join the cluster that this token is of")
 	cmd.Flags().StringVar(&address, "address", "", "with --token: where the other members reach this one, as address:port")
-	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token")
+	cmd.Flags().BoolVar(&forget, "forget-database", false, "the daemon is stopped and its database is gone: let it begin without what that held")
+	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token", "forget-database")
 	return cmd
 }
 

@@ -244,7 +244,8 @@ func finishJoining(dir string) error {
 
 // dropLogs removes both consensus logs, with all that they hold.
 func dropLogs(dir string) error {
-	for _, logs := range []string{"database", "raft", "database.gone", "raft.gone"} {
+	// The marks of what was in use first: without them nobody misses the rest.
+	for _, logs := range []string{"database.used", "raft.used", "database", "raft", "database.gone", "raft.gone"} {
 		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
 			return err
 		}

@@ -300,7 +300,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		return err
 	}
 	joined, others := m.book.joined(), m.book.others(id) > 0
-	if err := refuseHalfRecovered(m.dir, m.book); err != nil {
+	if err := errors.Join(refuseHalfRecovered(m.dir, m.book), refuseGone(m.dir, joined)); err != nil {
 		return err
 	}
 	if others {
@@ -344,6 +344,9 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		return err
 	}
 	m.planes.store.Store(m.store)
+	if err := os.Remove(filepath.Join(m.dir, forgetFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	m.ops, err = cluster.NewOperations(cluster.OperationsConfig{
 		Coord: m.coord, Member: id, Events: m.events, Log: m.log,
 		Location: m.locationOf,

@@ -47,6 +47,32 @@ type directory struct {
 	closed bool
 }
 
+// usedMark is a file beside the directory, which says that there is a log in it: a
+// directory that is gone, because its file system is not mounted, is no new one.
+func usedMark(path string) string { return path + ".used" }
+
+// Gone reports that a store's directory holds no database though it did, as an error that
+// says so.
+func Gone(path string) error {
+	if _, err := os.Stat(usedMark(path)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if (&directory{path: path}).hasLog() {
+		return nil
+	}
+	return state.Errorf(state.ErrConflict, "the database in %s was in use, and now it is gone: mount or restore it; to go on without what it held, run \"musterd init --forget-database\"", path)
+}
+
+// Forget lets a store begin anew where Gone is.
+func Forget(path string) error {
+	if err := os.Remove(usedMark(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // openDirectory makes the directory the owner's or checks that it is, before the
 // node touches it.
 func openDirectory(path string, owner identity) (*directory, error) {
@@ -82,7 +108,9 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	if err := d.readMark(); err != nil {
 		return nil, errors.Join(err, d.mark.Close())
 	}
-	d.logged = log.logged
+	if d.logged = log.logged; d.logged {
+		d.markUsed()
+	}
 	if d.marked > 0 && !d.logged {
 		err := d.damaged("it reached revision %d, and now its log is gone", d.marked)
 		return nil, errors.Join(err, d.mark.Close())
@@ -150,16 +178,27 @@ func (d *directory) raiseMark(revision state.Revision) error {
 	if revision <= d.marked || d.closed {
 		return nil
 	}
-	if d.logged = d.logged || d.hasLog(); !d.logged {
-		// A member that has no part in the consensus yet shows what others remember; a
-		// mark would say that it has lost that when it starts again.
-		return nil
+	if !d.logged {
+		if d.logged = d.hasLog(); !d.logged {
+			// A member that has no part in the consensus yet shows what others remember; a
+			// mark would say that it has lost that when it starts again.
+			return nil
+		}
+		d.markUsed()
 	}
 	if _, err := d.mark.WriteAt(fmt.Appendf(nil, "%020d\n", revision), 0); err != nil {
 		return err
 	}
 	d.marked = revision
 	return nil
+}
+
+// markUsed says beside the directory that it holds a log. It may fail, on a disk that is full:
+// the next start says it again.
+func (d *directory) markUsed() {
+	if file, err := os.OpenFile(usedMark(d.path), os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
+		_ = file.Close()
+	}
 }
 
 // checkMark refuses a state that ends before what was acknowledged.
@@ -190,6 +229,6 @@ func (d *directory) close() error {
 
 // damaged is the error for a database that must not be used.
 func (d *directory) damaged(format string, args ...any) error {
-	return fmt.Errorf("the database in %s is damaged or incomplete: %w; restore it from a backup, or move the directory away to start empty",
+	return fmt.Errorf("the database in %s is damaged or incomplete: %w; restore it from a backup; to go on without what it held, move the directory away and run \"musterd init --forget-database\"",
 		d.path, fmt.Errorf(format, args...))
 }

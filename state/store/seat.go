@@ -134,7 +134,8 @@ func (s *Store) StandAside() error {
 		return nil
 	}
 	s.seat.Store(nil)
-	return errors.Join(st.close(), os.Rename(s.cfg.Dir, s.cfg.Dir+gone), finishStandingAside(s.cfg.Dir))
+	// First: a start after a crash behind the next step must not miss the database.
+	return errors.Join(st.close(), Forget(s.cfg.Dir), os.Rename(s.cfg.Dir, s.cfg.Dir+gone), finishStandingAside(s.cfg.Dir))
 }
 
 // gone is added to the name of a database's directory that is being removed, so that a

@@ -117,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, state.Errorf(state.ErrInvalid, "a store needs a directory and the member's ID")
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	if err := finishStandingAside(cfg.Dir); err != nil {
+	if err := errors.Join(finishStandingAside(cfg.Dir), Gone(cfg.Dir)); err != nil {
 		return nil, err
 	}
 	if cfg.schema == nil {

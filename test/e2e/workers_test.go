@@ -30,7 +30,9 @@ func logs(m *lab.Member) []string {
 	for _, log := range []string{"database", "raft"} {
 		kept, _ := filepath.Glob(filepath.Join(m.Dir, log+"*"))
 		for _, dir := range kept {
-			found = append(found, filepath.Base(dir))
+			if filepath.Ext(dir) != ".used" { // only says that the log is not to be missed
+				found = append(found, filepath.Base(dir))
+			}
 		}
 	}
 	return found

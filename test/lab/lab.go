@@ -199,12 +199,16 @@ func (m *Member) Launched() {
 }
 
 func (m *Member) launch() error {
+	return m.launchAs(exec.Command(filepath.Join(m.Bin, "musterd"), m.options.Args...))
+}
+
+// launchAs starts the daemon by a command of its own.
+func (m *Member) launchAs(daemon *exec.Cmd) error {
 	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	m.log = log
-	daemon := exec.Command(filepath.Join(m.Bin, "musterd"), m.options.Args...)
 	daemon.Env = append(m.Env(), m.options.Env...)
 	daemon.Stdout, daemon.Stderr = log, log
 	// A terminal's ^C must reach the test, not the daemon under it.
@@ -229,6 +233,21 @@ func (m *Member) logFile() string {
 		return m.Dir + ".log"
 	}
 	return filepath.Join(m.Dir, "lab.log")
+}
+
+// AwaitReady waits until the daemon answers, or has ended, which it reports.
+func (m *Member) AwaitReady() (ended bool) {
+	m.t.Helper()
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); {
+		if m.Ended() {
+			return true
+		}
+		if m.Command("musterd", "waitready", "--timeout", "1").Run() == nil {
+			return false
+		}
+	}
+	m.t.Fatalf("the daemon is neither ready nor has it ended\n%s", tail(m.Log(), 25))
+	return false
 }
 
 // Log is what the daemon has written so far.
