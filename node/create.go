@@ -67,7 +67,7 @@ func (n *Node) Create(ctx context.Context, inst Instance, source Source, progres
 			return nil, fmt.Errorf("create the root file system: %w", err)
 		}
 	}
-	if err := n.applyRootSize(ctx, inst, pool, volume); err != nil {
+	if err := n.applyNewRootSize(ctx, inst, pool, volume); err != nil {
 		return nil, err
 	}
 	n.keepAddresses(ctx, inst.with(volatile))
@@ -98,6 +98,20 @@ func (n *Node) copyVolume(ctx context.Context, pool *storage.Pool, volume storag
 		fromVolume = fromVolume.At(source.Snapshot)
 	}
 	return pool.Copy(ctx, volume, from, fromVolume, source.Snapshots)
+}
+
+// applyNewRootSize limits a new root file system as its device says, or as the pool says
+// for new volumes.
+func (n *Node) applyNewRootSize(ctx context.Context, inst Instance, pool *storage.Pool, volume storage.Volume) error {
+	_, root, err := RootDisk(inst.Devices)
+	if err != nil || root["size"] != "" {
+		return n.applyRootSize(ctx, inst, pool, volume)
+	}
+	size, err := pool.NewVolumeSize()
+	if err != nil || size == 0 {
+		return err
+	}
+	return pool.SetQuota(ctx, volume, size)
 }
 
 // applyRootSize limits the root file system as its device says.

@@ -59,7 +59,7 @@ func (n *Node) Arrived(ctx context.Context, inst Instance) error {
 	if err := pool.Commit(ctx, volume); err != nil {
 		return err
 	}
-	if err := n.applyRootSize(ctx, inst, pool, volume); err != nil {
+	if err := n.applyNewRootSize(ctx, inst, pool, volume); err != nil {
 		return err
 	}
 	n.keepAddresses(ctx, inst)

@@ -100,6 +100,26 @@ func (p *Pool) setting(key string) string {
 	return p.config[key]
 }
 
+// NewVolumeSize is the limit in bytes of volumes that are made without one of their own;
+// zero: none.
+func (p *Pool) NewVolumeSize() (int64, error) {
+	value := p.setting("volume.size")
+	if value == "" || !p.canLimit() {
+		return 0, nil
+	}
+	return state.ParseSize(value)
+}
+
+// limits refuses a limit of volumes in a pool that can't limit any.
+func (p *Pool) limits(config state.Config) error {
+	if size, err := state.ParseSize(config["volume.size"]); config["volume.size"] == "" || err != nil || size == 0 || p.canLimit() {
+		return nil
+	}
+	return fmt.Errorf("volume.size: %w", p.noQuota())
+}
+
+func (p *Pool) canLimit() bool { return p.driverName == driverBtrfs || p.Features().ProjectQuota }
+
 // Features returns what the pool's file system can do, as probed by Mount.
 func (p *Pool) Features() Features {
 	p.mu.Lock()
@@ -152,6 +172,9 @@ func (p *Pool) Create(ctx context.Context) (config state.Config, err error) {
 	}
 	if err := p.open(ctx); err != nil {
 		return nil, p.fault(err, "create")
+	}
+	if err := p.limits(config); err != nil {
+		return nil, err
 	}
 	return config, nil
 }
@@ -493,6 +516,9 @@ func (p *Pool) Update(ctx context.Context, config state.Config) error {
 	}
 	if config["source"] != p.setting("source") {
 		return state.Errorf(state.ErrInvalid, "storage pool %s: the source of a pool cannot be changed", p.name)
+	}
+	if err := p.limits(config); err != nil {
+		return err
 	}
 	if err := p.drv.update(ctx, config); err != nil {
 		return p.fault(err, "update")

@@ -54,6 +54,9 @@ func (p *Pool) Send(ctx context.Context, vol Volume, snapshots []string, invento
 	if err := p.settleWrites(vol); err != nil {
 		return stream.Stats{}, p.fault(err, "send %s", vol)
 	}
+	if w, err = p.limited(ctx, w); err != nil {
+		return stream.Stats{}, err
+	}
 	s := stream.NewSender(ctx, inv, w, now)
 	stats, err := p.send(ctx, s, sources)
 	return stats, p.fault(err, "send %s", vol)
