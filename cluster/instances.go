@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"muster/node"
@@ -325,18 +326,22 @@ func (c *Cluster) stop(ctx context.Context, inst *held, how runtime.Stop) error 
 }
 
 func (c *Cluster) restart(ctx context.Context, inst *held, how runtime.Stop) error {
-	started, err := c.closing.starting()
+	ended, err := c.node.Stop(ctx, inst.node, how)
 	if err != nil {
 		return err
 	}
-	volatile, err := c.node.Restart(ctx, inst.node, how)
+	// Not while it stops, which may take as long as it likes: who shuts the member down
+	// waits for what is starting.
+	started, err := c.closing.starting()
+	if err != nil {
+		return errors.Join(err, c.recordShutdown(ctx, inst, ended))
+	}
+	volatile, err := c.node.StartAgain(ctx, inst.node, ended)
 	started()
 	if err != nil {
-		if volatile != nil {
-			// It stopped and did not come back.
-			if err := c.record(ctx, inst.Instance, state.StatusStopped, volatile, "instance-stopped"); err != nil {
-				c.log.Error("record that an instance stopped", "instance", inst.Name, "error", err)
-			}
+		// It stopped and did not come back.
+		if err := c.record(ctx, inst.Instance, state.StatusStopped, ended, "instance-stopped"); err != nil {
+			c.log.Error("record that an instance stopped", "instance", inst.Name, "error", err)
 		}
 		return err
 	}

@@ -124,18 +124,15 @@ func (n *Node) released(ctx context.Context, inst Instance) {
 	}
 }
 
-// Restart stops the instance and starts it again. A clean restart within the
-// same monitor is left to what is inside; from outside everything is made anew,
-// so that changed configuration takes effect.
-func (n *Node) Restart(ctx context.Context, inst Instance, how runtime.Stop) (state.Config, error) {
-	volatile, err := n.Stop(ctx, inst, how)
+// StartAgain starts an instance of which Stop returned ended, and returns the volatile
+// keys of both. A restart within the same monitor is left to what is inside; from
+// outside everything is made anew, so that changed configuration takes effect.
+func (n *Node) StartAgain(ctx context.Context, inst Instance, ended state.Config) (state.Config, error) {
+	started, err := n.Start(ctx, inst.with(ended))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start again: %w", err)
 	}
-	started, err := n.Start(ctx, inst.with(volatile))
-	if err != nil {
-		return volatile, fmt.Errorf("start again: %w", err)
-	}
+	volatile := maps.Clone(ended)
 	maps.Copy(volatile, started)
 	return volatile, nil
 }

@@ -177,7 +177,14 @@ func TestAutoStartLeavesAloneWhatSomebodyDealtWith(t *testing.T) {
 	if _, err := net.InterfaceByName(bridge); err == nil {
 		t.Errorf("after a shutdown the bridge %s is there still", bridge)
 	}
-	m.Up()
+	m.Launched() // it is not ready before all of them have been started
+	eventually(t, func() string {
+		answer, err := m.Do(t.Context(), http.MethodGet, "/1.0/instances/first", nil)
+		if err != nil {
+			return err.Error()
+		}
+		return cmp.Diff("Running", decode[struct{ Status string }](t, answer).Status)
+	})
 	// While the delay after the first one runs.
 	m.Muster("start", "stopped")
 	m.Muster("stop", "stopped", "--force")

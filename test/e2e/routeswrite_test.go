@@ -109,6 +109,8 @@ var stories = []story{
 		{route: "POST /internal/join", path: "/internal/join", body: object{}, code: 403},
 		{route: "POST /internal/join/terms", path: "/internal/join/terms", body: object{}, code: 403},
 		{route: "POST /internal/cluster/terms", path: "/internal/cluster/terms", body: object{}, code: 400},
+		{route: "POST /internal/going", path: "/internal/going", body: object{}, code: 403},
+		{route: "POST /internal/images/{fingerprint}", path: "/internal/images/abc", code: 403},
 		{route: "POST /internal/membership", path: "/internal/membership", code: 403},
 		{route: "POST /internal/instances/{name}/send", path: "/internal/instances/c1/send", body: "x", code: 403},
 		{route: "POST /internal/instances/{name}/receive", path: "/internal/instances/c1/receive", body: object{}, code: 403},

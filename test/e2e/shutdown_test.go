@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -293,4 +294,32 @@ func TestAnImageIsOnItsReplicasWhenItIsThere(t *testing.T) {
 		t.Errorf("the image that was published with a member offline is on %d members; want 3", count)
 	}
 	members[3].Up()
+}
+
+// A restart waits for its guest as long as it is told to, and holds up no shutdown; nothing
+// starts on a member that goes down.
+func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	m := lab.Start(t, lab.Options{})
+	m.Busybox()
+	m.Muster("launch", "busybox", "deaf", "-c", "boot.host_shutdown_timeout=1")
+	m.Muster("exec", "deaf", "--", "sh", "-c", `rm /sbin/init; printf '#!/bin/sh\nwhile :; do sleep 1; done\n' >/sbin/init; chmod 755 /sbin/init`)
+	m.Muster("restart", "--force", "deaf")
+	if _, err := m.Do(t.Context(), http.MethodPut, "/1.0/instances/deaf/state", map[string]any{"action": "stop", "timeout": 2}); err == nil {
+		t.Fatal("the guest hears that it is to halt")
+	}
+	answer, err := m.Request(t.Context(), http.MethodPut, "/1.0/instances/deaf/state", map[string]any{"action": "restart", "timeout": -1}, nil)
+	if err != nil || answer.Code != http.StatusAccepted {
+		t.Fatal(answer.Code, answer.Error, err)
+	}
+	shutDown(t, m)
+	if left := containers(m); left != "" {
+		t.Errorf("after the shutdown there are still\n%s", left)
+	}
+	m.Up()
+	var found struct{ Status string }
+	if err := m.Get(t.Context(), "/1.0/instances/deaf", &found); err != nil || found.Status != "Running" {
+		t.Errorf("after the next start the instance is %s, %v; want it running again", found.Status, err)
+	}
+	m.Muster("stop", "--force", "deaf")
 }
