@@ -130,6 +130,9 @@ func devicesClash(devices Devices) error {
 			claims = []place{{"path", path.Clean(at)}}
 		case "nic":
 			claims = []place{{"name", device["name"]}, {"host_name", device["host_name"]}, {"hwaddr", strings.ToLower(device["hwaddr"])}}
+			for _, address := range []string{"ipv4.address", "ipv6.address"} {
+				claims = append(claims, place{address + " on " + device["network"] + device["parent"], device[address]})
+			}
 		}
 		for _, claim := range claims {
 			if other, clash := taken[claim]; clash && claim.value != "" {

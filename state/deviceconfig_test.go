@@ -104,6 +104,12 @@ func TestDevicesThatClash(t *testing.T) {
 		"two interfaces of one hardware address": {Devices{
 			"a": {"type": "nic", "network": "br0", "hwaddr": "00:16:3e:00:00:0a"}, "b": {"type": "nic", "network": "br0", "hwaddr": "00:16:3E:00:00:0A"},
 		}, false, `devices "a" and "b" have the same hwaddr "00:16:3e:00:00:0a"`},
+		"two interfaces with one address": {Devices{
+			"a": {"type": "nic", "network": "br0", "ipv4.address": "10.0.0.9"}, "b": {"type": "nic", "nictype": "bridged", "parent": "br0", "ipv4.address": "10.0.0.9"},
+		}, false, `devices "a" and "b" have the same ipv4.address on br0 "10.0.0.9"`},
+		"one address on two networks": {Devices{
+			"a": {"type": "nic", "network": "br0", "ipv4.address": "10.0.0.9"}, "b": {"type": "nic", "network": "br1", "ipv4.address": "10.0.0.9"},
+		}, false, "<nil>"},
 		"several interfaces without names": {Devices{
 			"a": {"type": "nic", "network": "br0"}, "b": {"type": "nic", "network": "br0"}, "root": root,
 		}, false, "<nil>"},

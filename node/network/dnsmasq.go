@@ -34,6 +34,9 @@ func (n *Networks) startDnsmasq(ctx context.Context, p *plan) error {
 	if err := n.stopDnsmasq(ctx, p.name); err != nil {
 		return err
 	}
+	if err := n.dropForeign(p); err != nil {
+		return err
+	}
 	if err := os.WriteFile(path, config, 0o644); err != nil {
 		return err
 	}

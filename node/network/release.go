@@ -80,6 +80,23 @@ func (l handed) fits(before, next Reservation) bool {
 	return next.Name == before.Name && strings.EqualFold(next.HWAddr, before.HWAddr) && (wanted == "" || wanted == l.address)
 }
 
+// dropForeign takes the leases from the file of a server that does not run that the plan
+// has no DHCP for: the server would keep them, and let none of them go.
+func (n *Networks) dropForeign(p *plan) error {
+	leases, _, err := n.handedOut(p.name)
+	if err != nil {
+		return err
+	}
+	foreign := slices.DeleteFunc(leases, func(l handed) bool {
+		address, err := netip.ParseAddr(l.address)
+		return err == nil && (p.v4DHCP && p.v4.Contains(address) || p.v6DHCP && p.v6.Contains(address))
+	})
+	if len(foreign) == 0 {
+		return nil
+	}
+	return n.dropLeases(p.name, foreign)
+}
+
 // dropLeases takes leases from the file of a server that does not run.
 func (n *Networks) dropLeases(network string, drop []handed) error {
 	data, err := os.ReadFile(n.path(network, "leases"))

@@ -107,6 +107,19 @@ func TestAnAddressThatIsReleasedIsFree(t *testing.T) {
 	if owners, err := again.Owners(); len(owners) != 1 || err != nil {
 		t.Errorf("owners are %v, %v; want c2", owners, err)
 	}
+	// In another subnet the old leases mean nothing, and are in nobody's way.
+	if err := again.Start(ctx, testNetwork("mt0", "10.77.3.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if leases := leasesOf(t, n, "mt0"); len(leases) > 0 {
+		t.Errorf("leases after the network got another subnet: %v", leases)
+	}
+	if err := again.Start(ctx, testNetwork("mt0", "10.77.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if out := ask4(t, c2); !strings.Contains(out, "10.77.1.60") {
+		t.Errorf("c2's lease in the subnet that is back: %s; want 10.77.1.60", out)
+	}
 	// Without its server, the network forgets all the same.
 	if err := again.stopDnsmasq(ctx, "mt0"); err != nil {
 		t.Fatal(err)
