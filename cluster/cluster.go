@@ -142,19 +142,6 @@ func (c *Cluster) finish(ctx context.Context, command store.Command) error {
 	return c.apply(ctx, command)
 }
 
-// found runs a look-up again after a barrier when it finds nothing, because a
-// View that is behind must not say that a thing does not exist.
-func found[T any](ctx context.Context, c *Cluster, look func(*store.View) (T, error)) (T, error) {
-	value, err := look(c.store.View())
-	if !errors.Is(err, state.ErrNotFound) {
-		return value, err
-	}
-	if barrier := c.store.Barrier(ctx); barrier != nil {
-		return value, barrier
-	}
-	return look(c.store.View())
-}
-
 // resource is the URL of a thing in operations and events.
 func resource(project string, parts ...string) string {
 	escaped := make([]string, 0, len(parts))

@@ -8,8 +8,8 @@ import (
 )
 
 // Group returns a cluster group.
-func (c *Cluster) Group(ctx context.Context, name string) (*state.Group, error) {
-	return found(ctx, c, func(v *store.View) (*state.Group, error) { return v.Group(name) })
+func (c *Cluster) Group(_ context.Context, name string) (*state.Group, error) {
+	return c.store.View().Group(name)
 }
 
 // CreateGroup makes a cluster group with the named members.

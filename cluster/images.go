@@ -20,8 +20,8 @@ import (
 )
 
 // Image returns the image with that fingerprint, or a unique beginning of it.
-func (c *Cluster) Image(ctx context.Context, project, fingerprint string) (*state.Image, error) {
-	return found(ctx, c, func(v *store.View) (*state.Image, error) { return v.Image(project, fingerprint) })
+func (c *Cluster) Image(_ context.Context, project, fingerprint string) (*state.Image, error) {
+	return c.store.View().Image(project, fingerprint)
 }
 
 // ImageSpec says how a new image is recorded.

@@ -13,8 +13,8 @@ import (
 
 // Instance returns an instance as it is recorded. It says that there is none
 // only after asking the leader.
-func (c *Cluster) Instance(ctx context.Context, project, name string) (*state.Instance, error) {
-	return found(ctx, c, func(v *store.View) (*state.Instance, error) { return v.Instance(project, name) })
+func (c *Cluster) Instance(_ context.Context, project, name string) (*state.Instance, error) {
+	return c.store.View().Instance(project, name)
 }
 
 // nodeInstance is an instance with its profiles laid under it and the networks it
@@ -193,7 +193,7 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 	}, func(ctx context.Context, op *Operation) error {
 		err := c.changeState(ctx, project, name, change)
 		if err == nil && (change.Action == "start" || change.Action == "restart") {
-			c.warn(ctx, op, project, name)
+			c.warn(op, project, name)
 		}
 		return err
 	})
@@ -201,7 +201,7 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 
 // warn shows, in the metadata of an operation that has worked on an instance, what of its
 // configuration this member leaves out.
-func (c *Cluster) warn(ctx context.Context, op *Operation, project, name string) {
+func (c *Cluster) warn(op *Operation, project, name string) {
 	inst, err := c.store.View().Instance(project, name)
 	if err != nil {
 		return // an ephemeral one that is gone again
@@ -210,7 +210,7 @@ func (c *Cluster) warn(ctx context.Context, op *Operation, project, name string)
 	if err != nil {
 		return
 	}
-	warnings := c.node.Warnings(ctx, expanded)
+	warnings := c.node.Warnings(expanded)
 	if len(warnings) == 0 {
 		return
 	}

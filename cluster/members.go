@@ -61,8 +61,8 @@ func (c *Cluster) Members(context.Context) []MemberInfo {
 }
 
 // Member returns the member of that name.
-func (c *Cluster) Member(ctx context.Context, name string) (MemberInfo, error) {
-	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+func (c *Cluster) Member(_ context.Context, name string) (MemberInfo, error) {
+	m, err := c.store.View().Member(name)
 	if err != nil {
 		return MemberInfo{}, err
 	}

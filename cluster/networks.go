@@ -14,8 +14,8 @@ import (
 )
 
 // Network returns a managed network.
-func (c *Cluster) Network(ctx context.Context, project, name string) (*state.Network, error) {
-	return found(ctx, c, func(v *store.View) (*state.Network, error) { return v.Network(project, name) })
+func (c *Cluster) Network(_ context.Context, project, name string) (*state.Network, error) {
+	return c.store.View().Network(project, name)
 }
 
 func networkSubject(name string) string { return fmt.Sprintf("network %q", name) }

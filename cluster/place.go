@@ -80,10 +80,10 @@ func (c *Cluster) targetExists(ctx context.Context, target string) error {
 		return nil
 	}
 	if isGroup {
-		_, err := found(ctx, c, func(v *store.View) (*state.Group, error) { return v.Group(name) })
+		_, err := c.store.View().Group(name)
 		return err
 	}
-	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+	m, err := c.store.View().Member(name)
 	if err == nil && store.Witness(m) {
 		err = errWitness(name)
 	}

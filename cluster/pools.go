@@ -16,7 +16,7 @@ import (
 
 // StoragePool returns a pool.
 func (c *Cluster) StoragePool(ctx context.Context, name string) (*state.Pool, error) {
-	return found(ctx, c, func(v *store.View) (*state.Pool, error) { return v.Pool(name) })
+	return c.store.View().Pool(name)
 }
 
 func poolSubject(name string) string { return fmt.Sprintf("storage pool %q", name) }

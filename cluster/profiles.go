@@ -23,7 +23,7 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 	}
 	defer release()
 	view := c.store.View()
-	before, err := found(ctx, c, func(v *store.View) (*state.Profile, error) { return v.Profile(profile.Project, profile.Name) })
+	before, err := c.store.View().Profile(profile.Project, profile.Name)
 	if err != nil {
 		return err
 	}

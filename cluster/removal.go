@@ -50,7 +50,7 @@ func (c *Cluster) RemoveMember(ctx context.Context, name string, force bool) err
 	if !c.Clustered() {
 		return errAlone()
 	}
-	m, err := found(ctx, c, func(v *store.View) (*state.Member, error) { return v.Member(name) })
+	m, err := c.store.View().Member(name)
 	if err != nil {
 		return err
 	}

@@ -138,13 +138,12 @@ func freeSnapshotName(view *store.View, inst *state.Instance, pattern string) st
 }
 
 // Snapshot returns a snapshot as it is recorded.
-func (c *Cluster) Snapshot(ctx context.Context, project, instance, name string) (*state.Snapshot, error) {
-	return found(ctx, c, func(v *store.View) (*state.Snapshot, error) {
-		if _, err := v.Instance(project, instance); err != nil {
-			return nil, err
-		}
-		return v.Snapshot(project, instance, name)
-	})
+func (c *Cluster) Snapshot(_ context.Context, project, instance, name string) (*state.Snapshot, error) {
+	view := c.store.View()
+	if _, err := view.Instance(project, instance); err != nil {
+		return nil, err
+	}
+	return view.Snapshot(project, instance, name)
 }
 
 // UpdateSnapshot replaces when a snapshot expires.

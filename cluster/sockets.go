@@ -37,11 +37,10 @@ func toWriter(to io.Writer, from Socket) error {
 	}
 }
 
-// toTerminal writes what the socket sends until the connection ends. It calls ended each
-// time that the client says that it has no more input.
-func toTerminal(to io.Writer, from Socket, ended func()) {
+// toTerminal writes what the socket sends until the connection ends. The end of a
+// client's input is no reason to end: what runs may have more to say.
+func toTerminal(to io.Writer, from Socket) {
 	for toWriter(to, from) == nil {
-		ended()
 	}
 }
 
@@ -96,7 +95,7 @@ func (c *Cluster) control(ctx context.Context, op *Operation, process runtime.Pr
 			case <-process.Done():
 			case <-ctx.Done():
 			default:
-				_ = process.Hangup()
+				hangUp(process)
 			}
 			return
 		}
@@ -117,4 +116,11 @@ func (c *Cluster) control(ctx context.Context, op *Operation, process runtime.Pr
 			}
 		}
 	}
+}
+
+// hangUp tells a command that its user has gone; one that does not care is killed
+// when the operation ends.
+func hangUp(process runtime.Process) {
+	_ = process.Signal(syscall.SIGHUP)
+	_ = process.Signal(syscall.SIGKILL)
 }

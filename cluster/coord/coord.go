@@ -81,9 +81,10 @@ const (
 	leaseTimeout     = 200 * time.Millisecond
 )
 
-// leaderWait bounds how long a proposal waits for there to be a coordinator
-// (DESIGN.md §2: writes fail within 5 s).
-const leaderWait = 5 * time.Second
+// leaderWait bounds how long a proposal waits for there to be a coordinator. With the
+// second that a request has waited before for what is the newest (Fresh), it fails within
+// five (DESIGN.md §2).
+const leaderWait = 4 * time.Second
 
 func (cfg *Config) complete() error {
 	if cfg.Dir == "" || cfg.ID == "" {

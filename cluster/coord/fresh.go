@@ -26,7 +26,11 @@ func (n *Node) Stale() time.Duration { return n.reads.Stale() }
 func (n *Node) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
-	return n.reads.CatchUp(ctx)
+	err := n.reads.CatchUp(ctx)
+	if errors.Is(err, readindex.ErrNoAnswer) && n.background.Err() == nil {
+		return errNoCoordinator
+	}
+	return err
 }
 
 // askNewest asks the coordinator, wherever that is, for the index of the last entry that
@@ -44,7 +48,7 @@ func (n *Node) askNewest(ctx context.Context) (uint64, error) {
 		case <-n.failed():
 			return 0, err
 		case <-ctx.Done():
-			return 0, state.Errorf(state.ErrUnavailable, "the cluster has no coordinator now; try again when most of its database members are up: %w", err)
+			return 0, errNoCoordinator
 		}
 	}
 }

@@ -58,7 +58,7 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 			return 0, unknown
 		}
 		if time.Now().After(giveUp) {
-			return 0, notApplied("the cluster has no coordinator now: the change was not applied; try again when most of its database members are up (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)")
+			return 0, errNoCoordinator
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -71,6 +71,9 @@ func (n *Node) Propose(ctx context.Context, entry Entry) (uint64, error) {
 		}
 	}
 }
+
+// errNoCoordinator is the answer when nothing was done because nobody coordinates.
+var errNoCoordinator = notApplied("the cluster has no coordinator now: the change was not applied; try again when most of its database members are up (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)")
 
 // silence is how long a coordinator may take to answer before it is looked whether
 // another coordinates by now.

@@ -19,7 +19,14 @@ import (
 // restConfig gives the REST server what it serves.
 func (m *member) restConfig(group int) rest.Config {
 	return rest.Config{
-		Log: m.log, View: m.store.View, Barrier: m.barrier, WaitRevision: m.store.WaitRevision, Stale: m.store.Stale, Placement: placement{m}, Group: group, SharedExtensions: m.cluster.SharedExtensions,
+		Log: m.log, View: m.store.View, Placement: placement{m}, Group: group, SharedExtensions: m.cluster.SharedExtensions,
+		State: rest.Log{
+			Fresh: m.store.Fresh, Stale: m.store.Stale, Position: func() uint64 { return uint64(m.store.View().Revision()) },
+			Wait: func(ctx context.Context, revision uint64) error {
+				return m.store.WaitRevision(ctx, state.Revision(revision))
+			},
+		},
+		Registry: rest.Log{Fresh: m.coord.Fresh, Stale: m.coord.Stale, Position: m.coord.Applied, Wait: m.coord.WaitApplied},
 		Host: rest.Host{
 			Name:        func() string { return m.cluster.Self() },
 			Clustered:   m.cluster.Clustered,
@@ -115,15 +122,6 @@ func (p placement) Owner(ctx context.Context, thing rest.Thing) (string, error) 
 		return owner.Name, nil
 	}
 	return p.Self(), nil
-}
-
-// barrier returns once this member knows all that was acknowledged anywhere, in both
-// logs.
-func (m *member) barrier(ctx context.Context) error {
-	if err := m.store.Barrier(ctx); err != nil || !m.cluster.Clustered() {
-		return err
-	}
-	return m.coord.Barrier(ctx)
 }
 
 // Others implements rest.Placement.

@@ -22,7 +22,7 @@ const perMember = 2 * time.Second
 // that is online, in the order of their names, so that the list is the same whoever is
 // asked. A member that does not answer in time degrades its own rows, never the answer.
 func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
-	own, err := s.handled(rt, r)
+	own, err := rt.handle(r)
 	if err != nil || s.cfg.Placement == nil || s.cfg.Peers == nil {
 		return own, err
 	}
@@ -38,6 +38,8 @@ func (s *Server) fromEveryone(rt route, r *http.Request) (any, error) {
 	if err := json.Unmarshal(joined(pieces), &list); err != nil {
 		return nil, fmt.Errorf("%s is asked of every member and is no list: %w", rt.pattern, err)
 	}
+	r = r.Clone(r.Context())
+	s.passOn(rt, r.Header)
 	lists := map[string][]json.RawMessage{s.cfg.Placement.Self(): list}
 	for i, rows := range askAll[[]json.RawMessage](s.cfg.Peers, s.log, r, members, r.URL) {
 		lists[members[i]] = rows

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
-	"strconv"
-	"time"
 
 	"muster/state"
 )
@@ -207,7 +205,7 @@ type replaced struct {
 
 // forward lets another member answer: bodies stream, websockets upgrade, and
 // ending the request ends it there.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) error {
+func (s *Server) forward(rt route, w http.ResponseWriter, r *http.Request, member string) error {
 	if s.cfg.Peers == nil {
 		return state.Errorf(state.ErrUnavailable, "member %q answers this and cannot be reached from here", member)
 	}
@@ -217,9 +215,11 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", member
 			p.Out.Host = p.In.Host
-			if view := s.cfg.View(); view != nil {
-				p.Out.Header.Set(RevisionHeader, strconv.FormatInt(int64(view.Revision()), 10))
-			}
+			s.passOn(rt, p.Out.Header)
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			s.passedBack(r, answer.Header)
+			return nil
 		},
 		FlushInterval: -1, // answers may be streams
 		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
@@ -231,33 +231,12 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, member string) 
 	return nil
 }
 
-// RevisionHeader is what a member that asks another knows of the state: the answer is
-// made by a View that knows as much.
-const RevisionHeader = "Muster-Revision"
-
-// catchUp is how long a View may take to know what another member does.
-const catchUp = 5 * time.Second
-
 // ServePeer answers a request that another member received from caller and
 // forwarded. It answers from this member and never forwards again, so a stale
 // map of owners fails instead of looping.
 func (s *Server) ServePeer(w http.ResponseWriter, r *http.Request, caller Caller) {
-	if err := s.caughtUp(r); err != nil {
-		Refuse(w, err)
-		return
-	}
 	ctx := context.WithValue(WithCaller(r.Context(), caller), forwardedKey{}, true)
 	s.ServeHTTP(w, r.WithContext(ctx))
-}
-
-func (s *Server) caughtUp(r *http.Request) error {
-	known, err := strconv.ParseInt(r.Header.Get(RevisionHeader), 10, 64)
-	if err != nil || s.cfg.WaitRevision == nil {
-		return nil // who does not say takes what there is
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), catchUp)
-	defer cancel()
-	return s.cfg.WaitRevision(ctx, state.Revision(known))
 }
 
 type forwardedKey struct{}

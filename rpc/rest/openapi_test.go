@@ -165,7 +165,11 @@ func (r route) describe(schemaOf func(any) *openapi3.SchemaRef) *openapi3.Operat
 	for _, name := range variable.FindAllStringSubmatch(r.path(), -1) {
 		op.AddParameter(openapi3.NewPathParameter(name[1]).WithSchema(openapi3.NewStringSchema()))
 	}
-	for _, p := range r.query {
+	query := slices.Clone(r.query)
+	if r.method() == http.MethodGet && !strings.HasPrefix(r.path(), "/internal/") {
+		query = append(query, staleParameter)
+	}
+	for _, p := range query {
 		schema := openapi3.NewSchema()
 		schema.Type = &openapi3.Types{p.kind}
 		op.AddParameter(openapi3.NewQueryParameter(p.name).WithDescription(p.text).WithSchema(schema))

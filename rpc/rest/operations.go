@@ -31,7 +31,7 @@ type operations struct{ store OperationStore }
 func (x operations) routes() []route {
 	return []route{
 		{
-			pattern: "GET /1.0/operations", access: trusted, handle: x.list,
+			pattern: "GET /1.0/operations", access: trusted, registry: true, handle: x.list,
 			summary: "List operations by status", returns: map[string][]api.Operation{},
 			description: "An object of lists, keyed by the status in lower case.",
 			query: []parameter{
@@ -40,17 +40,17 @@ func (x operations) routes() []route {
 			},
 		},
 		{
-			pattern: "GET /1.0/operations/{id}", access: trusted, on: operationTeller, handle: x.get,
+			pattern: "GET /1.0/operations/{id}", access: trusted, on: operationTeller, registry: true, handle: x.get,
 			announces: []string{"operation_description"},
 			summary:   "Show an operation", returns: api.Operation{},
 		},
 		{
-			pattern: "DELETE /1.0/operations/{id}", access: trusted, on: operationOwner, handle: x.cancel,
+			pattern: "DELETE /1.0/operations/{id}", access: trusted, on: operationOwner, registry: true, handle: x.cancel,
 			summary: "Cancel an operation", async: true, returns: api.Operation{},
 			description: "The answer's operation is the cancelled one.",
 		},
 		{
-			pattern: "GET /1.0/operations/{id}/wait", access: public, streams: true, handle: x.wait,
+			pattern: "GET /1.0/operations/{id}/wait", access: public, registry: true, streams: true, handle: x.wait,
 			summary: "Wait until an operation has ended", returns: api.Operation{},
 			description: "Untrusted callers need the secret of a token operation.",
 			query: []parameter{
@@ -59,7 +59,7 @@ func (x operations) routes() []route {
 			},
 		},
 		{
-			pattern: "GET /1.0/operations/{id}/websocket", access: public, on: operationOwner, streams: true, handle: x.websocket,
+			pattern: "GET /1.0/operations/{id}/websocket", access: public, on: operationOwner, registry: true, streams: true, handle: x.websocket,
 			summary: "Connect to a websocket of an operation",
 			description: "With a client certificate it must be the one that began the operation, or an unrestricted one. " +
 				"The secrets die with the certificate that began it.",

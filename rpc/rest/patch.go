@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -22,20 +21,8 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 	if err != nil {
 		return nil, err
 	}
-	// A View that is behind must not say that a thing does not exist, and would lay the
-	// change over what is old already, again and again.
-	barrier, given := r.Context().Value(barrierKey{}).(func(context.Context) error)
-	if !given {
-		barrier = func(context.Context) error { return nil }
-	}
-	revision, apply, err := prepare(change)
-	if errors.Is(err, state.ErrNotFound) {
-		if failed := barrier(r.Context()); failed != nil {
-			return nil, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", err, failed)
-		}
-		revision, apply, err = prepare(change)
-	}
-	for ; ; revision, apply, err = prepare(change) {
+	for {
+		revision, apply, err := prepare(change)
 		if err != nil {
 			return nil, err
 		}
@@ -46,14 +33,8 @@ func patched(r *http.Request, prepare func(change []byte) (state.Revision, func(
 		if expect != 0 || !errors.Is(err, state.ErrStale) || r.Context().Err() != nil {
 			return nil, err
 		}
-		if failed := barrier(r.Context()); failed != nil {
-			return nil, failed
-		}
 	}
 }
-
-// barrierKey is where a request's context has Config.Barrier.
-type barrierKey struct{}
 
 // withoutEmpty returns the configuration without keys that are empty, which is
 // how clients unset one.

@@ -126,7 +126,7 @@ func (x *realm) serve(whole *cluster.Cluster) {
 	x.t.Helper()
 	var err error
 	x.server, err = New(Config{
-		Log: slog.New(slog.DiscardHandler), View: x.store.View, Barrier: x.store.Barrier,
+		Log: slog.New(slog.DiscardHandler), View: x.store.View, State: Log{Fresh: x.store.Fresh},
 		Host: Host{
 			Name: func() string { return "ant" }, Clustered: func() bool { return false },
 			Address:     func() string { return x.store.View().Setting("ant", "core.https_address") },

@@ -28,13 +28,9 @@ type Config struct {
 	Log *slog.Logger
 	// View returns the newest View.
 	View func() *store.View
-	// Barrier returns once View shows everything that was committed anywhere
-	// before the call; nil means that it always does.
-	Barrier func(context.Context) error
-	// WaitRevision returns once View shows the revision; nil means that it always does.
-	WaitRevision func(context.Context, state.Revision) error
-	// Stale says for how long the View may have been behind; nil means that it never is.
-	Stale func() time.Duration
+	// State is the log that View follows, Registry the one that the registry of operations
+	// is in.
+	State, Registry Log
 	// Host is what GET /1.0 tells of this member.
 	Host Host
 	// Placement says which member owns a thing; nil means that this member
@@ -99,9 +95,6 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Host.StorageDrivers != nil {
 		cfg.Host.StorageDrivers = remembered(cfg.Host.StorageDrivers)
-	}
-	if cfg.Barrier == nil {
-		cfg.Barrier = func(context.Context) error { return nil }
 	}
 	return serving(cfg, table(cfg))
 }

@@ -37,6 +37,8 @@ type route struct {
 	// streams says that the request or the answer has no natural end or size:
 	// no deadline and no body limit apply.
 	streams bool
+	// registry says that the route reads the registry of operations.
+	registry bool
 	// announces names the API extensions that are served because this route is.
 	announces []string
 	// tagged says that the answer carries an ETag, or that If-Match is heeded.
@@ -60,6 +62,7 @@ var (
 	recursionParameter = parameter{"recursion", "integer", "0 lists URLs, 1 the objects themselves, 2 (instances) also their state and snapshots."}
 	filterParameter    = parameter{"filter", "string", "Keep only objects that match, for example `name eq c1 and status eq Running`."}
 	targetParameter    = parameter{"target", "string", "Name of the cluster member that is meant."}
+	staleParameter     = parameter{"stale", "integer", "1 takes what the member has, as old as it may be, without asking the leader."}
 	secretParameter    = parameter{"secret", "string", "Secret that stands in for a trusted certificate."}
 )
 

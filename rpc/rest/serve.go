@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	pathpkg "path"
@@ -71,9 +70,12 @@ func (s *Server) serve(rt route) http.Handler {
 		}
 		started := time.Now()
 		out := &recorder{ResponseWriter: w}
-		r, err := s.authenticated(rt, r)
+		r, err := s.freshened(rt, r)
 		if err == nil {
-			err = s.answer(rt, out, r) //nolint:contextcheck // within r
+			r, err = s.authenticated(rt, r)
+		}
+		if err == nil {
+			err = unlessStale(r, s.answer(rt, out, r)) //nolint:contextcheck // within r
 		}
 		s.finish(rt, out, r, err, time.Since(started))
 	})
@@ -119,7 +121,7 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 		return err
 	}
 	if !forwarded(r.Context()) {
-		owner, err := s.owner(rt.on, r)
+		owner, err := s.member(rt.on, r)
 		if err == nil && rt.on.place != nil {
 			var done func()
 			owner, done, err = s.placed(rt.on, r)
@@ -129,33 +131,29 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			return err
 		}
 		if owner != "" {
-			if err := s.forward(w, r, owner); err == nil || !rt.on.orHere || w.status != 0 {
+			if err := s.forward(rt, w, r, owner); err == nil || !rt.on.orHere || w.status != 0 {
 				return err
 			}
 		}
 	}
-	if s.cfg.Stale != nil && rt.method() == http.MethodGet {
-		if old := s.cfg.Stale(); old > 0 {
-			w.Header().Set(staleHeader, strconv.Itoa(int(math.Ceil(old.Seconds()))))
-		}
-	}
-	answers := s.handled
+	s.sayStale(r, w.Header())
+	var value any
 	if rt.on.everyone && !forwarded(r.Context()) {
-		answers = s.fromEveryone
+		value, err = s.fromEveryone(rt, r)
+	} else {
+		value, err = rt.handle(r)
 	}
-	value, err := answers(rt, r)
 	if err != nil {
 		return err
+	}
+	if forwarded(r.Context()) && r.Method != http.MethodGet && s.cfg.State.Position != nil {
+		w.Header().Set(RevisionHeader, strconv.FormatUint(s.cfg.State.Position(), 10))
 	}
 	if a, ok := value.(answer); ok {
 		return a.write(w, r)
 	}
 	return synced(value).write(w, r)
 }
-
-// staleHeader says on an answer how old, in seconds, what it shows may be: the member
-// has no connection to a majority of the database (DESIGN.md §2).
-const staleHeader = "Muster-Stale"
 
 // bounded gives the request its deadline and its body a limit, or, when it
 // streams, ends it with Serve. The caller must call release.
@@ -198,65 +196,14 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// handled runs the handler. A View that is behind must not say that a thing does
-// not exist; changes see to that themselves (cluster), because they cannot
-// simply run twice.
-func (s *Server) handled(rt route, r *http.Request) (any, error) {
-	if err := s.awaitExpected(r); err != nil {
-		return nil, err
-	}
-	if rt.method() == http.MethodPatch {
-		r = r.WithContext(context.WithValue(r.Context(), barrierKey{}, s.cfg.Barrier))
-	}
-	value, err := rt.handle(r)
-	if rt.method() == http.MethodGet && errors.Is(err, state.ErrNotFound) {
-		return afterBarrier(r.Context(), s, func() (any, error) { return rt.handle(r) }, err)
-	}
-	return value, err
-}
-
-// awaitExpected waits for the View when the caller has seen a newer one, on another
-// member: one that is behind must not say that an ETag is old because it is newer.
-func (s *Server) awaitExpected(r *http.Request) error {
-	expect, err := expected(r)
-	if err != nil || expect == 0 || expect <= s.cfg.View().Revision() {
-		return nil //nolint:nilerr // what is no ETag is the handler's to refuse
-	}
-	return s.cfg.Barrier(r.Context())
-}
-
-// afterBarrier looks again once the View is as new as the cluster's state. When
-// that cannot be found out, nobody knows whether the thing exists.
-func afterBarrier[T any](ctx context.Context, s *Server, look func() (T, error), notFound error) (T, error) {
-	if err := s.cfg.Barrier(ctx); err != nil {
-		var none T
-		return none, state.Errorf(state.ErrUnavailable, "%v here, and nobody can say whether it exists elsewhere: %w", notFound, err)
-	}
-	return look()
-}
-
 // projectExists refuses a request that names a project that is not there.
 func (s *Server) projectExists(r *http.Request) error {
 	name := r.URL.Query().Get("project")
 	if name == "" || name == state.DefaultProject {
 		return nil
 	}
-	look := func() (*state.Project, error) { return s.cfg.View().Project(name) }
-	_, err := look()
-	if errors.Is(err, state.ErrNotFound) {
-		_, err = afterBarrier(r.Context(), s, look, err)
-	}
+	_, err := s.cfg.View().Project(name)
 	return err
-}
-
-// owner is the name of the member that answers, or "" for this one.
-func (s *Server) owner(on policy, r *http.Request) (string, error) {
-	look := func() (string, error) { return s.member(on, r) }
-	name, err := look()
-	if errors.Is(err, state.ErrNotFound) {
-		name, err = afterBarrier(r.Context(), s, look, err)
-	}
-	return name, err
 }
 
 // finish answers with the error, if any, and logs the request.

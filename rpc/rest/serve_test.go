@@ -28,9 +28,6 @@ func wrapped(t *testing.T, cfg Config, routes map[string]route) *Server {
 		}
 		all = append(all, r)
 	}
-	if cfg.Barrier == nil {
-		cfg.Barrier = func(context.Context) error { return nil }
-	}
 	s, err := serving(cfg, all)
 	if err != nil {
 		t.Fatal(err)
@@ -196,55 +193,6 @@ func TestRequestsHaveADeadline(t *testing.T) {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("a client that stops in the middle of its body: %d; want 400", answer.StatusCode)
-	}
-}
-
-func TestNotFoundIsSaidOnlyAfterABarrier(t *testing.T) {
-	cfg := bare()
-	arrived, lost := false, false
-	cfg.Barrier = func(context.Context) error {
-		if lost {
-			return state.Errorf(state.ErrUnavailable, "no leader")
-		}
-		arrived = true
-		return nil
-	}
-	c := serveUnix(t, wrapped(t, cfg, map[string]route{
-		"GET /1.0/late": {handle: func(*http.Request) (any, error) {
-			if arrived {
-				return "here", nil
-			}
-			return nil, state.Errorf(state.ErrNotFound, "profile %q not found", "late")
-		}},
-		"GET /1.0/never": {handle: answering(nil, state.Errorf(state.ErrNotFound, "profile %q not found", "never"))},
-	}))
-	c.must("GET /1.0/late", "", nil)
-	c.refused("GET /1.0/never", "", 404, `profile "never" not found`)
-	lost = true
-	c.refused("GET /1.0/never", "", 503, "no leader")
-}
-
-// A client may have read from a member that is further than the one it writes to.
-func TestAnETagThatIsNewerThanTheViewIsWaitedFor(t *testing.T) {
-	cfg := bare()
-	cfg.View = newRealm(t).store.View
-	next := etag(cfg.View().Revision() + 1000)
-	barriers := 0
-	var refused error
-	cfg.Barrier = func(context.Context) error { barriers++; return refused }
-	c := serveUnix(t, wrapped(t, cfg, map[string]route{"PUT /1.0/thing": {handle: answering(nil, nil)}}))
-	for _, row := range []struct {
-		tag  string
-		want int
-	}{{etag(cfg.View().Revision()), 0}, {"*", 0}, {"nonsense", 0}, {next, 1}} {
-		barriers = 0
-		if got := c.do("PUT /1.0/thing", "{}", "If-Match", row.tag); got.status != 200 || barriers != row.want {
-			t.Errorf("If-Match %s: %d %s after %d barriers; want 200 after %d", row.tag, got.status, got.Error, barriers, row.want)
-		}
-	}
-	refused = state.Errorf(state.ErrUnavailable, "not applied: no leader")
-	if got := c.do("PUT /1.0/thing", "{}", "If-Match", next); got.status != 503 {
-		t.Errorf("when nobody can say: %d; want 503", got.status)
 	}
 }
 

@@ -9,6 +9,7 @@ package readindex
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -57,6 +58,9 @@ func (r *Rounds[T]) Run(ctx context.Context) {
 	}
 }
 
+// ErrNoAnswer is why Join gave up, before any other reason was known.
+var ErrNoAnswer = errors.New("no leader has said in time what is the newest")
+
 // Join returns the answer to a question that is put after the call. It ends with ctx,
 // and with Run: then the error is of kind ErrUnavailable.
 func (r *Rounds[T]) Join(ctx context.Context) (T, error) {
@@ -72,7 +76,7 @@ func (r *Rounds[T]) Join(ctx context.Context) (T, error) {
 	case <-mine.done:
 		return mine.answer, mine.err
 	case <-ctx.Done():
-		return none, state.Errorf(state.ErrUnavailable, "no leader has said in time what is the newest: %w", ctx.Err())
+		return none, state.Errorf(state.ErrUnavailable, "%w: %w", ErrNoAnswer, ctx.Err())
 	case <-r.gone:
 		return none, state.Errorf(state.ErrUnavailable, "the daemon is shutting down")
 	}

@@ -96,10 +96,13 @@ func (s *Store) lead(ctx context.Context, ask asking) (Result, error) {
 			return Result{}, state.Errorf(state.ErrUnavailable,
 				"the outcome is unknown: the database's leader took the command and fell silent; look, when most of its members are up, before trying again"+hopeless)
 		}
-		return Result{}, state.Errorf(state.ErrUnavailable,
-			"not applied: the database has no leader that answers; try again when most of its members are up"+hopeless)
+		return Result{}, errNoLeader
 	}
 }
+
+// errNoLeader is the answer when nothing was done because nobody leads.
+var errNoLeader = state.Errorf(state.ErrUnavailable,
+	"not applied: the database has no leader that answers; try again when most of its members are up"+hopeless)
 
 // hopeless says what to do when waiting does not help.
 const hopeless = " (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)"

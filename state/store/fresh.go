@@ -34,7 +34,11 @@ func (s *Store) Fresh(ctx context.Context) error {
 func (s *Store) Barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return s.reads.CatchUp(ctx)
+	err := s.reads.CatchUp(ctx)
+	if errors.Is(err, readindex.ErrNoAnswer) && s.background.Err() == nil {
+		return errNoLeader
+	}
+	return err
 }
 
 // arrived returns when the View shows the revision. A worker that waits too long for it

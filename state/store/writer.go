@@ -17,8 +17,9 @@ import (
 	"muster/state"
 )
 
-// patience is how long a command may wait for a leader that can commit it.
-const patience = 5 * time.Second
+// patience is how long a command may wait for a leader that can commit it. With the second
+// that a request has waited before for what is the newest (Fresh), it fails within five.
+const patience = 4 * time.Second
 
 // groupMost is how many commands share a transaction at most: the look-up of their
 // outcomes takes as many parameters, of which the database takes 255.

@@ -2,9 +2,10 @@
 // members are killed, paused and cut off, and has porcupine look whether that can be
 // explained by one copy of the state that everybody used in turn.
 //
-// Plain reads don't claim that: they are the member's own and may be old. What does is
-// each write, alone or guarded by an ETag, and each read after a barrier. Of plain reads
-// it is asserted that a member never goes back, nor behind what it acknowledged.
+// That holds for each write, alone or guarded by an ETag that any member gave, and for
+// each plain read through any member. The only reads that may be old are those that say
+// so in their answer, and those that ask for it (?stale=1): of them it is asserted that a
+// member never goes back, nor behind what it acknowledged.
 package linear
 
 import (
@@ -122,7 +123,7 @@ func (h *history) record(random *rand.Rand, span time.Duration, network *lab.Net
 	for i := range h.members {
 		c := &client{h: h, member: i, number: i, random: random}
 		for r := range h.registers {
-			c.read(h.t.Context(), r)
+			c.look(h.t.Context(), i, r, "")
 		}
 	}
 }
@@ -197,13 +198,13 @@ func (c *client) work(ctx context.Context) {
 		r := c.random.Intn(len(c.h.registers))
 		switch c.random.Intn(4) {
 		case 0:
-			c.read(ctx, r)
+			c.look(ctx, c.random.Intn(len(c.h.members)), r, "")
 		case 1:
 			c.write(ctx, r)
 		case 2:
 			c.swap(ctx, r)
 		case 3:
-			c.look(ctx, c.member, r)
+			c.look(ctx, c.member, r, "?stale=1")
 		}
 		time.Sleep(time.Duration(c.random.Intn(30)) * time.Millisecond)
 	}
@@ -229,13 +230,15 @@ func (c *client) request(ctx context.Context, member int, method, path string, b
 	return c.h.members[member].Request(ctx, method, path, body, header)
 }
 
-// look is a plain read, which must not go back on its member.
-func (c *client) look(ctx context.Context, member, r int) (value, tag string, ok bool) {
+// look is a read through a member. Unless the query asks for less, or the answer says that
+// it may be old, it belongs to the history: it shows all that was acknowledged before.
+func (c *client) look(ctx context.Context, member, r int, query string) (value, tag string, ok bool) {
 	floor := c.h.floors[member][r].Load()
 	reg := c.h.registers[r]
-	answer, err := c.request(ctx, member, http.MethodGet, reg.path, nil, nil)
+	call := c.h.now()
+	answer, err := c.request(ctx, member, http.MethodGet, reg.path+query, nil, nil)
 	if err != nil || answer.Code != http.StatusOK {
-		c.count("looks refused")
+		c.count("reads refused")
 		return "", "", false
 	}
 	value, tag = reg.value(answer), strings.Trim(answer.Header.Get("ETag"), `"`)
@@ -248,7 +251,15 @@ func (c *client) look(ctx context.Context, member, r int) (value, tag string, ok
 	default:
 		raise(&c.h.floors[member][r], revision)
 	}
-	c.count("looks")
+	switch {
+	case query != "":
+		c.count("reads of what there is")
+	case answer.Header.Get("Muster-Stale") != "":
+		c.count("reads that say they may be old")
+	default:
+		c.done(input{register: r, kind: read}, output{value: value}, call, c.h.now())
+		c.count("reads")
+	}
 	return value, tag, true
 }
 
@@ -261,21 +272,6 @@ func raise(floor *atomic.Uint64, to uint64) {
 	}
 }
 
-// read is a read after a barrier: before a member says that it does not know a thing,
-// it has heard of everything that was acknowledged anywhere.
-func (c *client) read(ctx context.Context, r int) {
-	call := c.h.now()
-	answer, err := c.request(ctx, c.member, http.MethodGet, "/1.0/profiles/nobody", nil, nil)
-	if err != nil || answer.Code != http.StatusNotFound {
-		c.count("reads refused")
-		return
-	}
-	if value, _, ok := c.look(ctx, c.member, r); ok {
-		c.done(input{register: r, kind: read}, output{value: value}, call, c.h.now())
-		c.count("reads")
-	}
-}
-
 // write sets a register, whatever it holds.
 func (c *client) write(ctx context.Context, r int) {
 	c.change(ctx, input{register: r, kind: write, to: c.value()}, http.MethodPatch, nil)
@@ -284,7 +280,7 @@ func (c *client) write(ctx context.Context, r int) {
 // swap sets a register if it still holds what was seen, through this member or
 // another.
 func (c *client) swap(ctx context.Context, r int) {
-	from, tag, ok := c.look(ctx, c.random.Intn(len(c.h.members)), r)
+	from, tag, ok := c.look(ctx, c.random.Intn(len(c.h.members)), r, "")
 	if !ok {
 		return
 	}
@@ -304,7 +300,7 @@ func (c *client) change(ctx context.Context, in input, method string, header htt
 	case err == nil && answer.Code == http.StatusOK:
 		c.done(in, output{happened: true}, call, end)
 		c.count(in.kind + "s")
-		c.look(ctx, c.member, in.register) // a member shows what it acknowledged
+		c.look(ctx, c.member, in.register, "?stale=1") // a member shows what it acknowledged
 	case err == nil && answer.Code == http.StatusPreconditionFailed:
 		if in.kind != swap {
 			c.h.t.Errorf("%s %s without an ETag: %s", method, reg.path, answer.Error)
