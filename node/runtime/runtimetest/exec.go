@@ -109,8 +109,8 @@ func testSignals(t *testing.T, h Harness) {
 	default:
 		t.Error("after Close the command is not done")
 	}
-	if code, err := p.Wait(ctx); code != 128+9 || err != nil {
-		t.Errorf("after Close: %d, %v; want 137", code, err)
+	if code, err := p.Wait(ctx); code != 128+1 || err != nil {
+		t.Errorf("after Close: %d, %v; want 129", code, err)
 	}
 	// A stop of the container ends its commands.
 	p, err = r.Exec(ctx, "c1", runtime.ExecSpec{Command: []string{"sleep", "1000"}})

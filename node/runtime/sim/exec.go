@@ -314,7 +314,7 @@ func (p *command) Done() <-chan struct{} { return p.done }
 
 // Close implements runtime.Process.
 func (p *command) Close() error {
-	p.finish(128 + 9)
+	p.finish(128 + 1)
 	p.stopReading()
 	<-p.done
 	return nil
