@@ -14,8 +14,9 @@ import (
 // server becomes again what it was.
 const aloneDir = "alone"
 
-// logDirs are the directories of both consensus logs.
-var logDirs = []string{"database", "raft"}
+// logDirs are the directories of both consensus logs, and before them the marks of what was
+// in use: without them nobody misses the rest.
+var logDirs = []string{"database.used", "raft.used", "database", "raft"}
 
 // setAside moves both logs of a server that joins to aloneDir and copies its certificates
 // there. It may be cut off anywhere and begun again.
