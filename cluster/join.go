@@ -33,6 +33,10 @@ const tokenAddresses = 8
 // cluster.join_token_expiry says otherwise.
 const defaultJoinExpiry = 3 * time.Hour
 
+// defaultTokenExpiry is how long a token for a client is good for unless
+// core.remote_token_expiry says otherwise.
+const defaultTokenExpiry = 24 * time.Hour
+
 // JoinProtocol is what members must agree on to be in one cluster. It grows when a
 // release can't work beside the one before it.
 const JoinProtocol = 1
@@ -84,12 +88,26 @@ func (c *Cluster) CreateJoinToken(ctx context.Context, name string) (OperationIn
 	}
 	addresses = append(addresses, workers...)
 	addresses = addresses[:min(len(addresses), tokenAddresses)]
-	expiry := c.now().Add(defaultJoinExpiry)
+	expiry := c.tokenExpiry("cluster.join_token_expiry", defaultJoinExpiry)
 	token := state.Token{Purpose: "member", Name: name, SecretHash: hex.EncodeToString(sum[:]), ExpiresAt: expiry}
 	return c.CreateToken(ctx, token, map[string]any{
 		"serverName": name, "secret": hex.EncodeToString(secret), "fingerprint": c.cfg.Identity.Server().Fingerprint(),
 		"addresses": addresses, "expiresAt": expiry.Format(time.RFC3339Nano),
 	})
+}
+
+// TokenExpiry is when a token for a client that is made now expires.
+func (c *Cluster) TokenExpiry() time.Time {
+	return c.tokenExpiry("core.remote_token_expiry", defaultTokenExpiry)
+}
+
+// tokenExpiry is when a token that is made now expires, by a setting.
+func (c *Cluster) tokenExpiry(key string, otherwise time.Duration) time.Time {
+	now := c.now()
+	if at, err := state.ParseExpiry(c.store.View().Setting("", key), now); err == nil && !at.IsZero() {
+		return at
+	}
+	return now.Add(otherwise)
 }
 
 // Controls reports whether a member has both logs, or is about to.

@@ -21,6 +21,8 @@ type Key struct {
 	Live bool
 	// Member says that the key belongs to one member, not to the cluster.
 	Member bool
+	// Inert says that the key is stored and has no effect yet.
+	Inert bool
 
 	check func(value string) error
 	// lines says that the value may have several lines. All others end up in
@@ -133,6 +135,14 @@ func aNumber(from, to int64) func(string) error {
 		}
 		return nil
 	}
+}
+
+// anInteger takes any whole number, as LXD does for keys that have no effect here.
+func anInteger(value string) error {
+	if _, err := strconv.ParseInt(value, 10, 64); err != nil {
+		return Errorf(ErrInvalid, "%q: want a whole number", value)
+	}
+	return nil
 }
 
 func aLabel(value string) error {

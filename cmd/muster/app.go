@@ -98,13 +98,15 @@ func (a *app) connect(name string) (*client.Client, error) {
 	if project == "" {
 		project = a.getenv("MUSTER_PROJECT")
 	}
-	c, err := config.Connect(name, remote.Options{Project: project, Log: a.log(), Stale: a.staleness(name)})
+	c, err := config.Connect(name, remote.Options{Project: project, Log: a.log(), Stale: a.staleness(name), Warn: a.warn})
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", name, err)
 	}
 	a.clients[name] = c
 	return c, nil
 }
+
+func (a *app) warn(warning string) { fmt.Fprintln(a.stderr, "Warning:", warning) }
 
 // staleness warns, once, when what a remote shows may be old.
 func (a *app) staleness(remote string) func(old time.Duration) {

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +47,33 @@ func (a *app) metadataCommand() *cobra.Command {
 			})
 		},
 	}
-	return family("metadata", "Manage the image metadata that an instance keeps", "  muster config metadata show web", show, edit)
+	cmd := family("metadata", "List the server's configuration keys, or manage the image metadata that an instance keeps",
+		"  muster config metadata\n  muster config metadata show web", show, edit)
+	var format string
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.listServerKeys(cmd.Context(), format) }
+	formatFlag(cmd, &format)
+	return cmd
+}
+
+// listServerKeys lists the keys of the server's configuration, and which have no effect yet.
+func (a *app) listServerKeys(ctx context.Context, format string) error {
+	t, err := a.on("")
+	if err != nil {
+		return err
+	}
+	keys, err := t.ServerKeys(ctx)
+	if err != nil {
+		return err
+	}
+	d := table.Data{Header: []string{"KEY", "SCOPE", "DEFAULT", "EFFECT", "DESCRIPTION"}, Values: keys}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		key, effect := keys[name], "yes"
+		if key.Inert {
+			effect = "none yet"
+		}
+		d.Rows = append(d.Rows, []string{name, key.Scope, key.DefaultDesc, effect, key.ShortDesc})
+	}
+	return a.render(format, d)
 }
 
 func (a *app) templateCommand() *cobra.Command {

@@ -29,8 +29,8 @@ import (
 func socketPath() string { return filepath.Join(directory(), "unix.socket") }
 
 // connect returns a client of the daemon on the local socket.
-func connect() (*client.Client, error) {
-	return client.New(client.Config{Socket: socketPath()})
+func connect(warnings io.Writer) (*client.Client, error) {
+	return client.New(client.Config{Socket: socketPath(), Warn: func(warning string) { fmt.Fprintln(warnings, "Warning:", warning) }})
 }
 
 func initCommand() *cobra.Command {
@@ -68,7 +68,7 @@ func initCommand() *cobra.Command {
 			if forget {
 				return forgetDatabase(cmd.OutOrStdout(), directory())
 			}
-			c, err := connect()
+			c, err := connect(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}

@@ -48,6 +48,9 @@ type Config struct {
 	// Stale, if not nil, is told of each answer that may be so old, because the server has
 	// no majority of its cluster.
 	Stale func(old time.Duration)
+	// Warn, if not nil, is told what the server warns of although it did what it was asked
+	// for.
+	Warn func(warning string)
 }
 
 // Client is a connection to one server. It may be used by many goroutines.
@@ -63,13 +66,14 @@ type Client struct {
 	agent     string
 	log       *slog.Logger
 	stale     func(old time.Duration)
+	warn      func(warning string)
 }
 
 // New checks the configuration; it connects to nothing yet.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		project: cfg.Project, target: cfg.Target,
-		agent: cfg.UserAgent, log: cfg.Log, stale: cfg.Stale,
+		agent: cfg.UserAgent, log: cfg.Log, stale: cfg.Stale, warn: cfg.Warn,
 	}
 	if c.agent == "" {
 		c.agent = "muster"
@@ -109,6 +113,13 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.http = &http.Client{Transport: c.transport}
 	return c, nil
+}
+
+// Warn tells whoever made the client what deserves attention and is no failure.
+func (c *Client) Warn(format string, args ...any) {
+	if c.warn != nil {
+		c.warn(fmt.Sprintf(format, args...))
+	}
 }
 
 // Close drops idle connections. A Client made with WithProject or WithTarget

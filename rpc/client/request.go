@@ -83,6 +83,9 @@ func (c *Client) open(ctx context.Context, r request) (*http.Response, error) {
 		defer resp.Body.Close()
 		return nil, refusal(resp)
 	}
+	for _, warning := range resp.Header.Values("Muster-Warning") {
+		c.Warn("%s", warning)
+	}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Muster-Stale")); err == nil && c.stale != nil {
 		c.stale(time.Duration(seconds) * time.Second)
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -143,3 +144,18 @@ type rawJSON []byte
 
 // MarshalJSON implements json.Marshaler.
 func (r rawJSON) MarshalJSON() ([]byte, error) { return r, nil }
+
+// ServerKeys lists the keys of the server's configuration, by name.
+func (c *Client) ServerKeys(ctx context.Context) (map[string]api.MetadataConfigurationKey, error) {
+	all, err := get[api.MetadataConfiguration](ctx, c, at("metadata", "configuration"), nil)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string]api.MetadataConfigurationKey{}
+	for _, group := range all.Configs["server"] {
+		for _, each := range group.Keys {
+			maps.Copy(keys, each)
+		}
+	}
+	return keys, nil
+}

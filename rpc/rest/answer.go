@@ -142,6 +142,23 @@ func (a sync200) write(w http.ResponseWriter, _ *http.Request) error {
 	return envelope{kind: "sync", status: "Success", code: 200, httpStatus: http.StatusOK, metadata: pieces}.write(w)
 }
 
+// warningHeader holds what whoever asked should know although it was done; there may be
+// several.
+const warningHeader = "Muster-Warning"
+
+// warned adds warnings to an answer.
+type warned struct {
+	answer
+	warnings []string
+}
+
+func (a warned) write(w http.ResponseWriter, r *http.Request) error {
+	for _, warning := range a.warnings {
+		w.Header().Add(warningHeader, warning)
+	}
+	return a.answer.write(w, r)
+}
+
 // created201 answers 201.
 type created201 struct{ url string }
 

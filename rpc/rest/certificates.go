@@ -34,6 +34,8 @@ type CertificateStore interface {
 	// operation that shows it with metadata. Cancelling the operation withdraws
 	// the token. A token of that name that still waits is state.ErrExists.
 	CreateToken(ctx context.Context, token state.Token, metadata map[string]any) (cluster.OperationInfo, error)
+	// TokenExpiry is when a token that is made now expires.
+	TokenExpiry() time.Time
 	// UseToken adds the certificate, uses the token up and ends its operation. A
 	// token that was used, withdrawn or has expired in the meantime is
 	// state.ErrForbidden.
@@ -247,9 +249,6 @@ func newSecret() string {
 	return hex.EncodeToString(secret)
 }
 
-// tokenLife is how long a token waits for its client.
-const tokenLife = 24 * time.Hour
-
 func (x certificates) createToken(r *http.Request, caller Caller, req api.CertificatesPost) (any, error) {
 	if caller.Trust != Full {
 		return nil, state.Errorf(state.ErrForbidden, "not authorized: only unrestricted clients make tokens")
@@ -275,7 +274,7 @@ func (x certificates) createToken(r *http.Request, caller Caller, req api.Certif
 	token := state.Token{
 		Purpose: "client", Name: entry.Name, SecretHash: hashSecret(secret),
 		Restricted: entry.Restricted, Projects: entry.Projects, CreatedAt: now,
-		ExpiresAt: now.Add(tokenLife),
+		ExpiresAt: x.store.TokenExpiry(),
 	}
 	// The shape that clients build the printed token from (LXD REST API,
 	// "certificate_token").

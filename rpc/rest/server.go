@@ -3,10 +3,12 @@ package rest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"muster/cluster"
 	"muster/rpc/rest/api"
@@ -45,6 +47,11 @@ func (x server) routes() []route {
 			query:       []parameter{targetParameter, projectParameter},
 		},
 	}
+	routes = append(routes, route{
+		pattern: "GET /1.0/metadata/configuration", access: trusted, handle: x.keys,
+		summary: "List the keys of the server's configuration", returns: api.MetadataConfiguration{},
+		description: "Keys that are stored and have no effect yet are marked as inert.",
+	})
 	if x.cfg.SharedExtensions != nil {
 		routes = append(routes, route{
 			pattern: "GET /internal/release", access: admin, handle: x.release,
@@ -68,6 +75,26 @@ func (x server) routes() []route {
 }
 
 func (server) versions(*http.Request) (any, error) { return []string{"/1.0"}, nil }
+
+// keys lists the keys of the server's configuration, by what comes before their first dot.
+func (server) keys(*http.Request) (any, error) {
+	groups := map[string]api.MetadataConfigurationGroup{}
+	for _, key := range state.ServerKeys() {
+		name := key.Name
+		if strings.HasSuffix(name, ".") {
+			name += "*"
+		}
+		group, _, _ := strings.Cut(name, ".")
+		shown := api.MetadataConfigurationKey{ShortDesc: key.Help, DefaultDesc: key.Default, Scope: "global", Inert: key.Inert}
+		if key.Member {
+			shown.Scope = "local"
+		}
+		all := groups[group]
+		all.Keys = append(all.Keys, map[string]api.MetadataConfigurationKey{name: shown})
+		groups[group] = all
+	}
+	return api.MetadataConfiguration{Configs: map[string]map[string]api.MetadataConfigurationGroup{"server": groups}}, nil
+}
 
 // release tells another member what this one's API can do by itself.
 func (x server) release(*http.Request) (any, error) {
@@ -137,7 +164,9 @@ func (x server) put(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.update(r, func(state.Config) (state.Config, error) { return settings(req.Config, x.config()) })
+	before := x.config()
+	err = x.update(r, func(state.Config) (state.Config, error) { return settings(req.Config, x.config()) })
+	return x.warned(before), err
 }
 
 func (x server) patch(r *http.Request) (any, error) {
@@ -145,7 +174,8 @@ func (x server) patch(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, x.update(r, func(current state.Config) (state.Config, error) {
+	before := x.config()
+	err = x.update(r, func(current state.Config) (state.Config, error) {
 		change, err := settings(req.Config, current)
 		if err != nil {
 			return nil, err
@@ -156,6 +186,21 @@ func (x server) patch(r *http.Request) (any, error) {
 		maps.Copy(current, change)
 		return current, nil
 	})
+	return x.warned(before), err
+}
+
+// warned answers a change of the configuration, and says which of the keys that differ
+// from before are stored without effect.
+func (x server) warned(before state.Config) answer {
+	changed := x.config()
+	maps.DeleteFunc(changed, func(key, value string) bool { return value == "" || before[key] == value })
+	a := warned{answer: synced(nil)}
+	for _, key := range state.InertServerKeys(changed) {
+		warning := fmt.Sprintf("server key %q is stored and has no effect yet", key)
+		x.cfg.Log.Warn(warning)
+		a.warnings = append(a.warnings, warning)
+	}
+	return a
 }
 
 // update stores what change makes of the present configuration, again when it

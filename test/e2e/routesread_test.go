@@ -110,6 +110,9 @@ var reads = map[string][]look{
 	"/1.0/profiles/{name}":           {{path: "/1.0/profiles/default"}},
 	"/1.0/projects":                  {{path: "/1.0/projects"}, {path: "/1.0/projects?recursion=1"}},
 	"/1.0/projects/{name}":           {{path: "/1.0/projects/default"}},
+	"/1.0/metadata/configuration": {
+		{path: "/1.0/metadata/configuration"},
+	},
 	"/1.0/resources": {
 		{path: "/1.0/resources?target=m{n}", moves: theGuest, own: aCounter, without: []string{"*"}},
 		{path: "/1.0/resources", own: ownMachine, without: []string{"*"}},

@@ -214,8 +214,9 @@ type Options struct {
 	// Project overrides the remote's.
 	Project string
 	Log     *slog.Logger
-	// Stale is as in client.Config.
+	// Stale and Warn are as in client.Config.
 	Stale func(old time.Duration)
+	Warn  func(warning string)
 }
 
 // Connect returns a client for a remote.
@@ -224,7 +225,7 @@ func (c *Config) Connect(name string, opts Options) (*client.Client, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no remote %q", name)
 	}
-	cfg := client.Config{Project: opts.Project, Log: opts.Log, Stale: opts.Stale}
+	cfg := client.Config{Project: opts.Project, Log: opts.Log, Stale: opts.Stale, Warn: opts.Warn}
 	if cfg.Project == "" {
 		cfg.Project = r.Project
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"muster/rpc/client"
 	"muster/rpc/rest/api"
@@ -28,7 +30,7 @@ type SeedCluster struct {
 	// file with it.
 	ClusterCertificate     string `json:"cluster_certificate,omitempty"`
 	ClusterCertificatePath string `json:"cluster_certificate_path,omitempty"`
-	// ClusterPassword is the secret of a join token.
+	// ClusterPassword is the cluster's trust password, a join token, or its secret.
 	ClusterPassword string `json:"cluster_password,omitempty"`
 }
 
@@ -56,11 +58,6 @@ func (s Seed) checkCluster() error {
 	if len(s.StoragePools)+len(s.Networks)+len(s.Profiles)+len(s.Projects)+len(s.Certificates) > 0 {
 		return errors.New("a server that joins a cluster takes what the cluster has: leave out storage_pools, networks, profiles, projects and certificates")
 	}
-	for key := range s.Config {
-		if key != "core.https_address" {
-			return fmt.Errorf("a server that joins a cluster takes its configuration: leave %s out, and set it afterwards", key)
-		}
-	}
 	if s.serverAddress() == "" {
 		return errors.New("server_address is missing: where the other members reach this one, such as 192.0.2.7:8443")
 	}
@@ -70,8 +67,14 @@ func (s Seed) checkCluster() error {
 		}
 		return nil
 	}
+	if _, err := api.ParseClusterMemberJoinToken(s.Cluster.ClusterPassword); err == nil {
+		return nil
+	}
 	if s.Cluster.ServerName == "" || s.Cluster.ClusterCertificate+s.Cluster.ClusterCertificatePath == "" {
 		return errors.New("without a cluster_token, server_name and cluster_certificate (or cluster_certificate_path) are needed")
+	}
+	if s.Cluster.ClusterPassword == "" {
+		return errors.New("cluster_password is missing: the cluster's trust password, or a join token")
 	}
 	return nil
 }
@@ -90,7 +93,7 @@ func (s Seed) join(ctx context.Context, c *client.Client) error {
 	}
 	if put.ServerName == "" {
 		// The token was read by checkCluster.
-		token, err := api.ParseClusterMemberJoinToken(put.ClusterToken)
+		token, err := api.ParseClusterMemberJoinToken(orDefault(put.ClusterToken, put.ClusterPassword))
 		if err != nil {
 			return err
 		}
@@ -105,6 +108,11 @@ func (s Seed) join(ctx context.Context, c *client.Client) error {
 			return fmt.Errorf("cluster: cluster_certificate_path: %w", err)
 		}
 		put.ClusterCertificate = string(text)
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Config)) {
+		if key != "core.https_address" {
+			c.Warn("a server that joins a cluster takes the cluster's configuration: %s of the preseed is not set", key)
+		}
 	}
 	if err := c.JoinCluster(ctx, put); err != nil {
 		return fmt.Errorf("join the cluster: %w", err)

@@ -74,7 +74,7 @@ cluster:
 		"an address, and no certificate": {"cluster: {enabled: true, server_name: m2, server_address: '192.0.2.2:8443', cluster_address: '192.0.2.1:8443'}\n", "cluster_certificate"},
 		"joining from nowhere":           {"cluster: {enabled: true, server_name: m2, cluster_token: x}\n", "server_address is missing"},
 		"joining with a pool":            {"cluster: {enabled: true, cluster_token: x}\nstorage_pools: [{name: a, driver: dir}]\n", "leave out storage_pools"},
-		"joining with a setting":         {"cluster: {enabled: true, cluster_token: x}\nconfig: {core.trust_password: y}\n", "leave core.trust_password out"},
+		"joining with nothing to show":   {"cluster: {enabled: true, server_name: m2, server_address: '192.0.2.2:8443', cluster_address: '192.0.2.1:8443', cluster_certificate: x}\n", "cluster_password is missing"},
 		"broken YAML":                    {"config: [", "preseed: "},
 	} {
 		t.Run(name, func(t *testing.T) {
