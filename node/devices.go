@@ -1,10 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"io/fs"
-	"os"
+	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +31,9 @@ func deviceNames(devices state.Devices) []string {
 // returns the volatile keys that belong to them.
 func (n *Node) addDevices(ctx context.Context, inst Instance, spec *runtime.Spec) (state.Config, error) {
 	volatile := state.Config{}
-	for _, name := range deviceNames(inst.Devices) {
-		device := inst.Devices[name]
+	devices := withoutShadowed(inst.Devices)
+	for _, name := range deviceNames(devices) {
+		device := devices[name]
 		switch device["type"] {
 		case "nic":
 			nic, err := n.nic(inst, name, device, volatile)
@@ -43,7 +45,7 @@ func (n *Node) addDevices(ctx context.Context, inst Instance, spec *runtime.Spec
 			if device["path"] == "/" {
 				continue
 			}
-			mount, present, err := hostMount(name, device)
+			mount, present, err := n.hostMount(ctx, inst, name, device)
 			if err != nil {
 				return nil, err
 			}
@@ -69,43 +71,41 @@ func (n *Node) addDevices(ctx context.Context, inst Instance, spec *runtime.Spec
 	return volatile, ctx.Err()
 }
 
-// hostMount is a disk device that shows a path of the host.
-func hostMount(name string, device map[string]string) (mount runtime.Mount, present bool, err error) {
-	mount = runtime.Mount{
-		Source:      device["source"],
-		Path:        device["path"],
-		ReadOnly:    isTrue(device["readonly"]),
-		Recursive:   isTrue(device["recursive"]),
-		Propagation: device["propagation"],
-		Shift:       isTrue(device["shift"]),
-	}
-	if _, err := os.Stat(mount.Source); errors.Is(err, fs.ErrNotExist) {
-		if !required(device) {
-			return mount, false, nil
-		}
-		return mount, false, state.Errorf(state.ErrInvalid,
-			"device %q: source %q does not exist on this member; create it or set required=false", name, mount.Source)
-	} else if err != nil {
-		return mount, false, state.Errorf(state.ErrInvalid, "device %q: %w", name, err)
-	}
-	return mount, true, nil
-}
-
 func required(device map[string]string) bool {
 	return device["required"] == "" || isTrue(device["required"])
 }
 
+// withoutShadowed leaves out the unix devices whose path another one has, too: the last of
+// their names wins.
+func withoutShadowed(devices state.Devices) state.Devices {
+	last := map[string]string{}
+	kept := maps.Clone(devices)
+	for _, name := range deviceNames(devices) {
+		at := unixPath(devices[name])
+		if at == "" {
+			continue
+		}
+		if other, taken := last[at]; taken {
+			delete(kept, other)
+		}
+		last[at] = name
+	}
+	return kept
+}
+
+// unixPath is where a unix device is in the instance, empty for other devices.
+func unixPath(device map[string]string) string {
+	switch device["type"] {
+	case "unix-char", "unix-block":
+		return path.Clean(cmp.Or(device["path"], device["source"]))
+	}
+	return ""
+}
+
 // deviceNode is a unix-char or unix-block device.
 func deviceNode(name string, device map[string]string) (node runtime.Device, present bool, err error) {
-	path := device["path"]
-	source := device["source"]
-	if source == "" {
-		source = path
-	}
-	if path == "" {
-		path = source
-	}
-	node = runtime.Device{Path: path, Block: device["type"] == "unix-block"}
+	source := cmp.Or(device["source"], device["path"])
+	node = runtime.Device{Path: cmp.Or(device["path"], device["source"]), Block: device["type"] == "unix-block"}
 	if node.Mode, err = modeOf(device["mode"]); err != nil {
 		return node, false, state.Errorf(state.ErrInvalid, "device %q: %w", name, err)
 	}

@@ -38,6 +38,9 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
+	// disksMu guards the directory that holds the mounts of disk devices; see disks.go.
+	disksMu sync.Mutex
+
 	mu    sync.Mutex
 	pools map[string]*storage.Pool // guarded by mu; mounted pools by name
 }

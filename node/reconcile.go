@@ -67,8 +67,10 @@ func (n *Node) Reconcile(ctx context.Context, known Known) (Found, error) {
 	for _, inst := range known.Instances {
 		if _, runs := found.Running[inst.HostName()]; !runs {
 			problem(n.cfg.Runtime.Cleanup(ctx, inst.HostName()))
+			problem(n.dropDisks(ctx, inst))
 		}
 	}
+	problem(n.dropDiskDir(ctx))
 	return found, nil
 }
 

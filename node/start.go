@@ -115,6 +115,9 @@ func (n *Node) released(ctx context.Context, inst Instance) {
 	if err := n.cfg.Runtime.Cleanup(ctx, id); err != nil && !errors.Is(err, state.ErrNotFound) {
 		n.log.Warn("clean up after container", "instance", id, "error", err)
 	}
+	if err := n.dropDisks(ctx, inst); err != nil {
+		n.log.Warn("unmount the disks of a container", "instance", id, "error", err)
+	}
 	pool, volume, err := n.volume(ctx, inst)
 	if err == nil {
 		err = pool.UnmountVolume(ctx, volume)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -49,6 +50,7 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 		undo()
 		return nil, err
 	}
+	from.Devices, to.Devices = withoutShadowed(from.Devices), withoutShadowed(to.Devices)
 	for _, name := range deviceNames(from.Devices) {
 		if !replugged(from.Devices[name], to.Devices[name]) {
 			continue
@@ -208,12 +210,11 @@ func (n *Node) unplug(ctx context.Context, inst Instance, name string, volatile 
 			return nil
 		}
 		err = n.cfg.Runtime.RemoveMount(ctx, id, device["path"])
-	case "unix-char", "unix-block":
-		path := device["path"]
-		if path == "" {
-			path = device["source"]
+		if err == nil || errors.Is(err, state.ErrNotFound) {
+			err = n.dropDisk(ctx, filepath.Join(n.disksOf(inst), name))
 		}
-		err = n.cfg.Runtime.RemoveDevice(ctx, id, path)
+	case "unix-char", "unix-block":
+		err = n.cfg.Runtime.RemoveDevice(ctx, id, unixPath(device))
 	case "proxy":
 		err = n.cfg.Runtime.RemoveProxy(ctx, id, name)
 	default:
@@ -263,6 +264,7 @@ func (n *Node) plug(ctx context.Context, inst Instance, name string, volatile st
 	}
 	for _, mount := range spec.Mounts {
 		if err := n.cfg.Runtime.AddMount(ctx, id, mount); err != nil {
+			n.backed(inst, name, n.dropDisk(context.WithoutCancel(ctx), filepath.Join(n.disksOf(inst), name)))
 			return fmt.Errorf("add device %q: %w", name, err)
 		}
 		*done = append(*done, func() { n.backed(inst, name, n.cfg.Runtime.RemoveMount(context.WithoutCancel(ctx), id, mount.Path)) })

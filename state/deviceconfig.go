@@ -13,17 +13,18 @@ var deviceTypes = map[string]table{
 	"disk": {
 		what: "option", keys: []Key{
 			{Name: "path", Help: "where it is mounted in the instance", check: aPathInside},
-			{Name: "source", Help: "path on the host", check: aPath},
+			{Name: "source", Help: "path on the host, or a block device with a file system", check: aPath},
 			{Name: "pool", Help: "storage pool of the root disk"},
 			{Name: "size", Help: "limit of the root disk", check: aSize},
 			{Name: "readonly", Help: "mount read-only", check: aBool},
 			{Name: "required", Help: "fail when the source does not exist", Default: "true", check: aBool},
+			{Name: "raw.mount.options", Help: "options to mount the source with, separated by commas, such as noexec,nosuid"},
 			{Name: "recursive", Help: "take mounts below the source along", check: aBool},
 			{Name: "propagation", Help: "mount propagation", Default: "private", check: oneOf("private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable")},
 			{Name: "shift", Help: "show the owners of the source as the instance's own", check: aBool},
 			{Name: "boot.priority", Help: "order of virtual machines' boot; containers don't boot from devices", check: aNumber(0, 1<<31-1)},
 		},
-		missing: []string{"ceph.cluster_name", "ceph.user_name", "limits.read", "limits.write", "limits.max", "raw.mount.options", "size.state", "io.cache", "initial."},
+		missing: []string{"ceph.cluster_name", "ceph.user_name", "limits.read", "limits.write", "limits.max", "size.state", "io.cache", "initial."},
 	},
 	"nic": {
 		what: "option", keys: []Key{
@@ -112,7 +113,8 @@ func ValidateDevices(devices Devices, profile bool) error {
 }
 
 // devicesClash refuses two devices that want the same place in the instance, or
-// the same name on the host.
+// the same name on the host. Two unix devices may have one path, as in LXD: an instance can
+// replace what its profile has under another name.
 func devicesClash(devices Devices) error {
 	type place struct{ option, value string }
 	taken := map[place]string{}
@@ -135,13 +137,21 @@ func devicesClash(devices Devices) error {
 			}
 		}
 		for _, claim := range claims {
-			if other, clash := taken[claim]; clash && claim.value != "" {
+			other, clash := taken[claim]
+			if clash && isUnix(device) && isUnix(devices[other]) {
+				continue // the last of their names is what the instance gets
+			}
+			if clash && claim.value != "" {
 				return Errorf(ErrInvalid, "devices %q and %q have the same %s %q", other, name, claim.option, claim.value)
 			}
 			taken[claim] = name
 		}
 	}
 	return nil
+}
+
+func isUnix(device map[string]string) bool {
+	return device["type"] == "unix-char" || device["type"] == "unix-block"
 }
 
 func validateDevice(device map[string]string) error {
@@ -208,6 +218,9 @@ func validateRoot(device map[string]string) error {
 		if on, _ := ParseBool(device[key]); on {
 			return Errorf(ErrInvalid, "%q is not for the root disk (path \"/\"): leave it out", key)
 		}
+	}
+	if device["raw.mount.options"] != "" {
+		return Errorf(ErrInvalid, "\"raw.mount.options\" is not for the root disk (path \"/\"): leave it out")
 	}
 	if device["propagation"] != "" {
 		return Errorf(ErrInvalid, "\"propagation\" is not for the root disk (path \"/\"): leave it out")
