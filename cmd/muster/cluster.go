@@ -182,15 +182,14 @@ func (a *app) clusterInfo(ctx context.Context, t thing) error {
 		return err
 	}
 	report := memberReport{ClusterMember: member}
-	if client.Extensions(server.APIExtensions).Has("cluster_member_state") {
+	// Of a member that can't be asked nothing is known of how its machine is doing.
+	away := member.Status == "Offline" || member.Status == "Unreachable"
+	if !away && client.Extensions(server.APIExtensions).Has("cluster_member_state") {
 		state, err := t.ClusterMemberState(ctx, t.name)
-		// A member that is down can't be asked, and that is worth showing.
-		if err != nil && member.Status != "Offline" {
+		if err != nil {
 			return fmt.Errorf("ask %s how it is doing: %w", t.name, err)
 		}
-		if err == nil {
-			report.State = &state
-		}
+		report.State = &state
 	}
 	return a.yaml(report)
 }

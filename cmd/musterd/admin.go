@@ -34,7 +34,7 @@ func connect(warnings io.Writer) (*client.Client, error) {
 }
 
 func initCommand() *cobra.Command {
-	var auto, preseed, dump, forget bool
+	var auto, preseed, dump, forget, stop bool
 	var token, address, listen string
 	var port, loop int
 	var opts setup.Options
@@ -66,7 +66,10 @@ func initCommand() *cobra.Command {
 				return errors.New("--network-port goes with --network-address")
 			}
 			if forget {
-				return forgetDatabase(cmd.OutOrStdout(), directory())
+				return forgetDatabase(cmd, directory(), stop)
+			}
+			if stop {
+				return errors.New("--stop-instances goes with --forget-database")
 			}
 			c, err := connect(cmd.ErrOrStderr())
 			if err != nil {
@@ -117,6 +120,7 @@ func initCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&dump, "dump", false, "show what is set up, as YAML for --preseed")
 	cmd.Flags().StringVar(&token, "token", "", "join the cluster that this token is of")
 	cmd.Flags().StringVar(&address, "address", "", "with --token: where the other members reach this one, as address:port")
+	cmd.Flags().BoolVar(&stop, "stop-instances", false, "with --forget-database: stop what runs here first")
 	cmd.Flags().BoolVar(&forget, "forget-database", false, "the daemon is stopped and its database is gone: let it begin without what that held")
 	cmd.MarkFlagsMutuallyExclusive("auto", "preseed", "dump", "token", "forget-database")
 	return cmd

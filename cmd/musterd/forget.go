@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"muster/cluster/coord"
 	"muster/cluster/pki"
@@ -54,7 +55,11 @@ func refuseForgotten(dir string, joined bool) error {
 
 // forgetDatabase lets the daemon in dir begin without logs that are gone. It removes nothing:
 // what is there must have been moved away.
-func forgetDatabase(out io.Writer, dir string) error {
+func forgetDatabase(cmd *cobra.Command, dir string, stop bool) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Stat(dir); err != nil {
 		return err
 	}
@@ -88,6 +93,8 @@ func forgetDatabase(out io.Writer, dir string) error {
 		if err := known.join(); err != nil {
 			return err
 		}
+	} else if err := nothingRuns(cmd, dir, stop); err != nil {
+		return err
 	}
 	if err := writeWhole(filepath.Join(dir, forgetFile), nil); err != nil {
 		return err
@@ -101,6 +108,6 @@ func forgetDatabase(out io.Writer, dir string) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, "Given up: %s. Start the daemon.\n", strings.Join(gone, " and "))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Given up: %s. Start the daemon.\n", strings.Join(gone, " and "))
 	return err
 }

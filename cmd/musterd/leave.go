@@ -39,6 +39,10 @@ func finishLeaving(dir string) error {
 	leaving, returning := filepath.Join(dir, leavingFile), filepath.Join(dir, returningFile)
 	switch _, err := os.Stat(leaving); {
 	case err == nil:
+		// What it has of instances and pools stays, and is not what the next database must know.
+		if err := writeWhole(filepath.Join(dir, forgetFile), nil); err != nil {
+			return err
+		}
 		if err := errors.Join(dropLogs(dir), pki.Discard(dir)); err != nil {
 			return err
 		}
