@@ -95,6 +95,18 @@ func (c *Cluster) adopt(ctx context.Context, inst *state.Instance) error {
 	if err != nil {
 		return err
 	}
+	if status != state.StatusStopped && inst.Busy == "" {
+		// What was being changed when the daemon ended is on the host or in the record only.
+		volatile, err := c.node.Converge(ctx, expanded)
+		if err != nil {
+			c.log.Error("give an instance the interfaces that it is recorded to have", "instance", inst.Name, "error", err)
+		}
+		if len(volatile) > 0 {
+			if err := c.record(ctx, inst, "", volatile, ""); err != nil {
+				return err
+			}
+		}
+	}
 	if status == inst.Status {
 		return nil
 	}

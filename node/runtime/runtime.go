@@ -63,6 +63,9 @@ type Runtime interface {
 	// started them: found from the run directories and the living processes.
 	// What it returns is watched from then on (see Run).
 	List(ctx context.Context) ([]Info, error)
+	// Spec returns what a running container was given: what it was started with, with
+	// what was changed since.
+	Spec(ctx context.Context, id string) (Spec, error)
 	// Usage returns what the container uses now.
 	Usage(ctx context.Context, id string) (Usage, error)
 	// Interfaces returns the network interfaces inside the container, with

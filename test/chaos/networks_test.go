@@ -131,10 +131,21 @@ func TestKillingWhileInterfacesArePlugged(t *testing.T) {
 		stop()
 		work.Wait()
 		m.Up()
-		for _, nics := range [][]string{{"eth6"}, {"eth5", "eth6"}} {
-			if err := change(ctx, nics...); err != nil {
-				t.Fatalf("round %d: give it %v: %v", round, nics, err)
-			}
+		var recorded struct {
+			Devices map[string]map[string]string `json:"devices"`
+		}
+		if err := m.Get(ctx, "/1.0/instances/c1", &recorded); err != nil {
+			t.Fatal(err)
+		}
+		want := "eth0\nlo\n"
+		if recorded.Devices["eth5"] != nil {
+			want = "eth0\neth5\nlo\n"
+		}
+		if got := inside(); got != want {
+			t.Fatalf("round %d: the instance has %q and is recorded to have %q", round, got, want)
+		}
+		if err := change(ctx, "eth5", "eth6"); err != nil {
+			t.Fatalf("round %d: add interfaces: %v", round, err)
 		}
 		if got := inside(); got != "eth0\neth5\neth6\nlo\n" {
 			t.Fatalf("round %d: the instance has %q", round, got)

@@ -40,6 +40,17 @@ func (r *Runtime) change(ctx context.Context, id string, update func(*runtime.Sp
 	return r.putSpec(after)
 }
 
+// Spec implements runtime.Runtime.
+func (r *Runtime) Spec(ctx context.Context, id string) (runtime.Spec, error) {
+	defer r.locks.lock(id)()
+	c, err := r.find(ctx, id)
+	if err != nil {
+		return runtime.Spec{}, err
+	}
+	defer c.close()
+	return r.readSpec(id)
+}
+
 // SetLimits implements runtime.Runtime.
 func (r *Runtime) SetLimits(ctx context.Context, id string, limits runtime.Limits) error {
 	return r.change(ctx, id, func(spec *runtime.Spec) error {

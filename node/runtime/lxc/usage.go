@@ -87,18 +87,22 @@ func (r *Runtime) Interfaces(ctx context.Context, id string) ([]runtime.Interfac
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of container %s: %w", id, err)
 	}
-	hostNames := map[string]string{}
+	// By the index inside, which the host's end knows: a guest may call its end otherwise.
+	hostNames := map[int]string{}
 	if spec, err := r.readSpec(id); err == nil {
 		for _, nic := range spec.NICs {
-			if nic.Kind == runtime.NICVeth {
-				hostNames[nic.Name] = nic.HostName
+			if nic.Kind != runtime.NICVeth {
+				continue
+			}
+			if host, err := netlink.LinkByName(nic.HostName); err == nil {
+				hostNames[host.Attrs().ParentIndex] = nic.HostName
 			}
 		}
 	}
 	var list []runtime.Interface
 	for _, link := range links {
 		i := interfaceOf(link.Attrs(), addresses)
-		i.HostName = hostNames[i.Name]
+		i.HostName = hostNames[link.Attrs().Index]
 		list = append(list, i)
 	}
 	return list, nil

@@ -87,6 +87,13 @@ func testNICs(t *testing.T, h Harness) {
 		t.Errorf("after a restart: %v; want %v", got, want)
 	}
 	must(t, "RemoveNIC", r.RemoveNIC(ctx, "c1", "eth0"))
+	given, err := r.Spec(ctx, "c1")
+	must(t, "Spec", err)
+	if len(given.NICs) != 1 || given.NICs[0].Name != "eth1" || given.NICs[0].HostName != bridge+"b" {
+		t.Errorf("Spec: interfaces %+v; want eth1", given.NICs)
+	}
+	_, err = r.Spec(ctx, "c9")
+	wantKind(t, "Spec of what does not run", err, state.ErrNotFound)
 	if got, want := interfaceNames(t, r), []string{"eth1", "lo"}; !slices.Equal(got, want) {
 		t.Errorf("after RemoveNIC: %v; want %v", got, want)
 	}

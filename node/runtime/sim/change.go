@@ -44,6 +44,16 @@ func remove[T any](list *[]T, what string, match func(T) bool) error {
 	return nil
 }
 
+// Spec implements runtime.Runtime.
+func (r *Runtime) Spec(_ context.Context, id string) (spec runtime.Spec, err error) {
+	err = r.with(id, func(c *container) error {
+		spec = c.spec
+		spec.NICs = slices.Clone(spec.NICs)
+		return nil
+	})
+	return spec, err
+}
+
 // SetLimits implements runtime.Runtime.
 func (r *Runtime) SetLimits(_ context.Context, id string, limits runtime.Limits) error {
 	return r.change(id, func(_ *container, spec *runtime.Spec) error {
