@@ -77,6 +77,8 @@ type Cluster struct {
 	closing closing
 	goers   goers
 	sight   sight
+	// news are what happened here and the others have still to be told; see Tell.
+	news chan coord.News
 	// removals are those of members that this one carries out.
 	removals removals
 
@@ -103,7 +105,7 @@ func New(cfg Config) (*Cluster, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Cluster{
-		cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node,
+		cfg: cfg, log: cfg.Log, store: cfg.Store, ops: cfg.Operations, node: cfg.Node, news: make(chan coord.News, newsWaiting),
 		carrying: carrying{by: map[string]bool{}, failed: map[string]failure{}, left: make(chan struct{}, 1)},
 	}
 	c.sight.note()

@@ -120,28 +120,58 @@ func NewEvents(cfg EventsConfig) *Events {
 	return &Events{cfg: cfg, listeners: map[*Listener]struct{}{}}
 }
 
-// Follow makes an operation event of each change that source reports, until the
-// result is called. View turns an operation into what clients see
-// (Operations.View); a *coord.Node and a *coord.Replica are sources.
+// Follow makes an operation event of each change that source reports, and a lifecycle
+// event of each piece of news, until the result is called. View turns an operation into
+// what clients see (Operations.View), location a member's ID into its name; a *coord.Node and a *coord.Replica are sources.
 func (e *Events) Follow(source interface {
 	SubscribeOperations(f func(coord.Operation)) (cancel func())
-}, view func(coord.Operation) OperationInfo,
+	SubscribeNews(f func(coord.News)) (cancel func())
+}, view func(coord.Operation) OperationInfo, location func(memberID string) string,
 ) (stop func()) {
-	return source.SubscribeOperations(func(op coord.Operation) { e.operation(view(op)) })
+	stopOperations := source.SubscribeOperations(func(op coord.Operation) { e.operation(view(op)) })
+	stopNews := source.SubscribeNews(func(news coord.News) {
+		e.send(&Event{
+			Type: EventLifecycle, Timestamp: news.At, Location: location(news.Member), Project: news.Project,
+			metadata: Lifecycle{
+				Action: news.Action, Source: news.Source, Context: news.Context, Name: news.Name, Project: news.Project,
+				Requestor: requestorOf(news.Requestor),
+			},
+		})
+	})
+	return func() {
+		stopOperations()
+		stopNews()
+	}
+}
+
+// requestorOf shows who asked, or nil.
+func requestorOf(r *state.Requestor) *Requestor {
+	if r == nil {
+		return nil
+	}
+	return &Requestor{Username: r.Username, Protocol: r.Protocol, Address: r.Address}
 }
 
 func (e *Events) operation(op OperationInfo) {
 	e.send(&Event{Type: EventOperation, Timestamp: op.UpdatedAt, Location: op.Location, Project: op.Project, metadata: op})
 }
 
-// Lifecycle sends a lifecycle event of the change with that revision. It never blocks.
-func (e *Events) Lifecycle(at time.Time, project string, revision state.Revision, event Lifecycle) {
-	e.send(e.lifecycle(at, project, revision, event))
+// Lifecycle sends a lifecycle event of the change with that revision, which the named
+// member made; empty means this one. It never blocks.
+func (e *Events) Lifecycle(at time.Time, location, project string, revision state.Revision, event Lifecycle) {
+	e.send(e.lifecycle(at, location, project, revision, event))
 }
 
-func (e *Events) lifecycle(at time.Time, project string, revision state.Revision, event Lifecycle) *Event {
-	return &Event{Type: EventLifecycle, Timestamp: at, Location: e.cfg.Location(), Project: project, Revision: revision, metadata: event}
+func (e *Events) lifecycle(at time.Time, location, project string, revision state.Revision, event Lifecycle) *Event {
+	here := e.cfg.Location()
+	if location == "" || here == alone {
+		location = here
+	}
+	return &Event{Type: EventLifecycle, Timestamp: at, Location: location, Project: project, Revision: revision, metadata: event}
 }
+
+// alone is the location of all that happens on a server that is in no cluster.
+const alone = "none"
 
 // send queues the event for every listener that wants it.
 func (e *Events) send(event *Event) {

@@ -74,12 +74,12 @@ func TestListenersHearWhatTheyAskedFor(t *testing.T) {
 	for name, tc := range interests {
 		listeners[name] = listen(t, hub, tc.interest)
 	}
-	hub.Lifecycle(noon, "default", 0, cluster.Lifecycle{Action: "instance-started", Source: "d"})
-	hub.Lifecycle(noon, "blue", 0, cluster.Lifecycle{Action: "instance-started", Source: "b"})
-	hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Action: "certificate-created", Source: "server"})
+	hub.Lifecycle(noon, "", "default", 0, cluster.Lifecycle{Action: "instance-started", Source: "d"})
+	hub.Lifecycle(noon, "", "blue", 0, cluster.Lifecycle{Action: "instance-started", Source: "b"})
+	hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Action: "certificate-created", Source: "server"})
 	logger.Debug("hello")
 	hub.Close()
-	hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Source: "too late"})
+	hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Source: "too late"})
 	for name, tc := range interests {
 		if diff := cmp.Diff(tc.want, sources(t, listeners[name])); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -96,12 +96,12 @@ func TestListenersHearWhatTheyAskedFor(t *testing.T) {
 func TestEventsLookLikeLXDs(t *testing.T) {
 	hub := cluster.NewEvents(cluster.EventsConfig{Location: func() string { return "ant" }})
 	l := listen(t, hub, cluster.Interest{})
-	hub.Lifecycle(noon, "default", 0, cluster.Lifecycle{
+	hub.Lifecycle(noon, "", "default", 0, cluster.Lifecycle{
 		Action: "instance-started", Source: "/1.0/instances/c1", Context: map[string]any{"x": 1},
 		Requestor: &cluster.Requestor{Username: "abc", Protocol: "tls", Address: "10.0.0.1:5"},
 	})
 	slog.New(hub.LogHandler(slog.DiscardHandler)).With("instance", "c1").WithGroup("net").Warn("slow", "after", time.Second, slog.Group("peer", "name", "bee"))
-	hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Context: map[string]any{"cannot": func() {}}})
+	hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Context: map[string]any{"cannot": func() {}}})
 	for _, want := range []string{
 		`{"type":"lifecycle","timestamp":"2026-11-21T12:00:00Z","metadata":{"action":"instance-started","source":"/1.0/instances/c1","context":{"x":1},"requestor":{"username":"abc","protocol":"tls","address":"10.0.0.1:5"}},"location":"ant","project":"default"}`,
 		`{"type":"logging","timestamp":"*","metadata":{"message":"slow","level":"warning","context":{"instance":"c1","net.after":"1s","net.peer.name":"bee"}},"location":"ant"}`,
@@ -125,7 +125,7 @@ func TestASlowListenerLosesItselfAndNothingElse(t *testing.T) {
 	hub := cluster.NewEvents(cluster.EventsConfig{MaxBehind: 100})
 	slow, quick := listen(t, hub, cluster.Interest{}), listen(t, hub, cluster.Interest{})
 	for n := range 250 {
-		hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Source: fmt.Sprint(n)})
+		hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Source: fmt.Sprint(n)})
 		event, err := quick.Next(t.Context())
 		if err != nil || !strings.Contains(string(event.JSON()), fmt.Sprintf(`"source":"%d"`, n)) {
 			t.Fatalf("event %d: %v", n, err)
@@ -149,7 +149,7 @@ func TestListenersHearTheSameOrder(t *testing.T) {
 	for w := range 8 {
 		senders.Go(func() {
 			for n := range 100 {
-				hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Source: fmt.Sprint(w, " ", n)})
+				hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Source: fmt.Sprint(w, " ", n)})
 			}
 		})
 	}
@@ -214,6 +214,6 @@ func BenchmarkLifecycle(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		hub.Lifecycle(noon, "", 0, cluster.Lifecycle{Source: "/1.0/instances/c1"})
+		hub.Lifecycle(noon, "", "", 0, cluster.Lifecycle{Source: "/1.0/instances/c1"})
 	}
 }

@@ -56,7 +56,7 @@ func openDeskIn(t *testing.T, dir string) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(events.Follow(log, operations.View))
+	t.Cleanup(events.Follow(log, operations.View, func(id string) string { return strings.TrimPrefix(id, "id-of-") }))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()

@@ -21,6 +21,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.node.Networks().Run(ctx) })
 	group.Go(func() error { return c.tellLifecycle(ctx) })
 	group.Go(func() error { return c.tendRevoked(ctx) })
+	group.Go(func() error { return c.tendNews(ctx) })
 	group.Go(func() error { return c.tendLocals(ctx) })
 	group.Go(func() error { return c.tendIntents(ctx) })
 	group.Go(func() error { return c.tendAddresses(ctx) })
@@ -177,10 +178,29 @@ func (c *Cluster) lifecycle(change store.Change) *Event {
 	}
 	project, name, source := subject(change)
 	event := Lifecycle{Action: change.Action, Source: source, Context: change.Context, Name: name, Project: project}
-	if requestor := change.Requestor; requestor != nil {
-		event.Requestor = &Requestor{Username: requestor.Username, Protocol: requestor.Protocol, Address: requestor.Address}
+	event.Requestor = requestorOf(change.Requestor)
+	return c.cfg.Events.lifecycle(change.At, c.whereChanged(change), project, change.Revision, event)
+}
+
+// whereChanged is the name of the member on which a change was made: the one that answered
+// whoever asked for it, or the one that has the instance.
+func (c *Cluster) whereChanged(change store.Change) string {
+	if change.Requestor != nil && change.Requestor.Member != "" {
+		return change.Requestor.Member
 	}
-	return c.cfg.Events.lifecycle(change.At, project, change.Revision, event)
+	object := change.After
+	if object == nil {
+		object = change.Before
+	}
+	switch object := object.(type) {
+	case *state.Instance:
+		return object.Location
+	case *state.Snapshot:
+		if inst, err := c.store.View().Instance(object.Project, object.Instance); err == nil {
+			return inst.Location
+		}
+	}
+	return ""
 }
 
 // subject names what a change is about.

@@ -8,6 +8,9 @@ type Requestor struct {
 	// Protocol is "unix", "tls" or the like.
 	Protocol string `json:",omitempty"`
 	Address  string `json:",omitempty"`
+	// Member is the name of the member that answers the requestor; empty where an older
+	// release wrote it.
+	Member string `json:",omitempty"`
 }
 
 // Fingerprint is that of the client certificate of a requestor from the network, and

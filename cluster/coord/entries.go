@@ -128,7 +128,14 @@ type coordinatorElected struct {
 }
 
 // barrier changes nothing; whoever has applied it has applied all before it.
-type barrier struct{}
+type barrier struct {
+	// News are told to those who subscribed to them. They travel with a barrier because
+	// releases that don't know of them can follow the log all the same.
+	News []News `json:"news,omitempty"`
+}
+
+// Tell is the entry that tells every member what happened on one of them.
+func Tell(news []News) Entry { return barrier{News: news} }
 
 func (PutMember) kind() string          { return "put_member" }
 func (RemoveMember) kind() string       { return "remove_member" }

@@ -102,6 +102,22 @@ func (s StatusCode) String() string {
 // Final reports whether the status will not change any more.
 func (s StatusCode) Final() bool { return s >= Success }
 
+// News is something that happened on a member and changed nothing that is recorded: a file
+// was read, a command began.
+type News struct {
+	At time.Time `json:"at"`
+	// Member is the ID of the member on which it happened.
+	Member string `json:"member"`
+	// Project is empty for the whole server.
+	Project string `json:"project,omitempty"`
+	// Action is the lifecycle event's, Source the URL of what it happened to.
+	Action    string           `json:"action"`
+	Source    string           `json:"source"`
+	Name      string           `json:"name,omitempty"`
+	Context   map[string]any   `json:"context,omitempty"`
+	Requestor *state.Requestor `json:"requestor,omitempty"`
+}
+
 // Operation is a background operation as every member knows it. Values given
 // out by this package share their maps and slices: do not change them.
 type Operation struct {

@@ -42,7 +42,11 @@ type Replica struct {
 	attention chan struct{}
 }
 
-type subscriber struct{ call func(Operation) }
+// subscriber hears of operations or of news; the other is nil.
+type subscriber struct {
+	call func(Operation)
+	news func(News)
+}
 
 func newReplica() *Replica {
 	return &Replica{
@@ -189,7 +193,16 @@ func (r *Replica) WaitOperation(ctx context.Context, id string) (Operation, erro
 // A member that was so far behind that it received a snapshot instead of
 // entries sees, for each operation that differs, its newest state.
 func (r *Replica) SubscribeOperations(f func(Operation)) (cancel func()) {
-	s := &subscriber{call: f}
+	return r.subscribe(&subscriber{call: f})
+}
+
+// SubscribeNews calls f with all news from now on, as SubscribeOperations does with
+// operations. A member that was so far behind that it received a snapshot misses some.
+func (r *Replica) SubscribeNews(f func(News)) (cancel func()) {
+	return r.subscribe(&subscriber{news: f})
+}
+
+func (r *Replica) subscribe(s *subscriber) (cancel func()) {
 	r.subscribersMu.Lock()
 	defer r.subscribersMu.Unlock()
 	r.subscribers[s] = struct{}{}
@@ -224,6 +237,7 @@ func (r *Replica) take(index uint64, data []byte, entry Entry) (taken bool, refu
 	moved := r.moveOn()
 	r.mu.Unlock()
 	r.tell(changed, attention)
+	r.spread(entry)
 	deliver(woken, moved)
 	return true, refusal
 }
@@ -357,7 +371,26 @@ func (r *Replica) tell(changed []*Operation, attention bool) {
 	defer r.subscribersMu.Unlock()
 	for _, op := range changed {
 		for s := range r.subscribers {
-			s.call(*op)
+			if s.call != nil {
+				s.call(*op)
+			}
+		}
+	}
+}
+
+// spread hands on the news that an entry brings.
+func (r *Replica) spread(entry Entry) {
+	b, is := entry.(*barrier)
+	if !is || len(b.News) == 0 {
+		return
+	}
+	r.subscribersMu.Lock()
+	defer r.subscribersMu.Unlock()
+	for _, news := range b.News {
+		for s := range r.subscribers {
+			if s.news != nil {
+				s.news(news)
+			}
 		}
 	}
 }

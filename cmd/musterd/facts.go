@@ -46,7 +46,7 @@ func (m *member) restConfig(group int) rest.Config {
 			KernelFeatures: kernelFeatures(),
 		},
 		Settings: m.cluster, Events: m.events, Resume: m.cluster, Operations: m.ops, Certificates: m.cluster, Profiles: m.cluster,
-		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster, Transfers: m.cluster,
+		Instances: m.cluster, Snapshots: m.cluster, Execs: m.cluster, Files: m.cluster, Images: m.cluster, Transfers: m.cluster, News: m.cluster,
 		Networks: m.cluster, Pools: m.cluster, Daemon: m, Members: m.cluster, Groups: m.cluster, Peers: m.peers,
 	}
 }

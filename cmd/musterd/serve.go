@@ -523,7 +523,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}
-	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View)
+	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View, m.locationOf)
 	defer stopFollowing()
 	if err := m.cluster.Listen(ctx); err != nil {
 		m.log.Error("listen on core.https_address: the API is served on the local socket only", "error", err)

@@ -202,7 +202,7 @@ func TestCommandsGoThereAndOutcomesComeBack(t *testing.T) {
 	far := &fake{}
 	ant, end := pair(t, far)
 	sent := store.Envelope{
-		ID: "1", Term: 3, Requestor: &store.Requestor{Username: "u", Protocol: "unix", Address: "@"}, Name: "set-settings", Command: []byte(`{"a":1}`),
+		ID: "1", Term: 3, Requestor: &store.Requestor{Username: "u", Protocol: "unix", Address: "@", Member: "ant"}, Name: "set-settings", Command: []byte(`{"a":1}`),
 	}
 	result, err := ant.Apply(t.Context(), "bee", sent)
 	if err != nil || result.Revision != 7 {

@@ -164,14 +164,14 @@ func requestorToWire(r *store.Requestor) *peerpb.Requestor {
 	if r == nil {
 		return nil
 	}
-	return &peerpb.Requestor{Username: r.Username, Protocol: r.Protocol, Address: r.Address}
+	return &peerpb.Requestor{Username: r.Username, Protocol: r.Protocol, Address: r.Address, Member: r.Member}
 }
 
 func requestorFromWire(r *peerpb.Requestor) *store.Requestor {
 	if r == nil {
 		return nil
 	}
-	return &store.Requestor{Username: r.GetUsername(), Protocol: r.GetProtocol(), Address: r.GetAddress()}
+	return &store.Requestor{Username: r.GetUsername(), Protocol: r.GetProtocol(), Address: r.GetAddress(), Member: r.GetMember()}
 }
 
 var _ store.Remote = (*Peers)(nil)

@@ -64,7 +64,7 @@ func (x certificates) routes() []route {
 			query:       []parameter{recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/certificates", access: public, handle: x.create,
+			pattern: "POST /1.0/certificates", access: public, tells: &news{action: "certificate-token-created", source: "/1.0/certificates", whole: true, when: isToken}, handle: x.create,
 			announces: []string{"certificate_token", "certificate_project"},
 			summary:   "Trust a certificate, or make a token", body: api.CertificatesPost{}, status: http.StatusCreated,
 			description: "Without a certificate in the body, the one of the connection is meant. Untrusted callers need " +

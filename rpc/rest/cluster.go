@@ -112,7 +112,7 @@ func (x members) routes() []route {
 			query: []parameter{recursionParameter, filterParameter},
 		},
 		{
-			pattern: "POST /1.0/cluster/members", access: admin, handle: x.token,
+			pattern: "POST /1.0/cluster/members", access: admin, tells: &news{action: "cluster-token-created", source: "/1.0/cluster/members", whole: true}, handle: x.token,
 			announces: []string{"clustering_join_token"},
 			summary:   "Make a join token", body: api.ClusterMembersPost{}, returns: api.Operation{}, async: true,
 		},

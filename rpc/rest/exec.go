@@ -32,20 +32,20 @@ func (x execs) routes() []route {
 	project := []parameter{projectParameter}
 	return []route{
 		{
-			pattern: "POST /1.0/instances/{name}/exec", access: trusted, on: instanceOwner, handle: x.exec,
+			pattern: "POST /1.0/instances/{name}/exec", access: trusted, on: instanceOwner, tells: onInstance("instance-exec", commandRun), handle: x.exec,
 			announces: []string{"container_exec_recording", "container_exec_user_group_cwd", "container_exec_signal_handling"},
 			summary:   "Run a command", body: api.InstanceExecPost{}, returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "POST /1.0/instances/{name}/console", access: trusted, on: instanceOwner, handle: x.console, announces: []string{"console"},
+			pattern: "POST /1.0/instances/{name}/console", access: trusted, on: instanceOwner, tells: onInstance("instance-console", consoleType), handle: x.console, announces: []string{"console"},
 			summary: "Attach to the console", body: api.InstanceConsolePost{}, returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/instances/{name}/console", access: trusted, on: instanceOwner, handle: x.consoleLog,
+			pattern: "GET /1.0/instances/{name}/console", access: trusted, on: instanceOwner, tells: onInstance("instance-console-retrieved", nil), handle: x.consoleLog,
 			summary: "Read the console's log", returns: rawBody{}, query: project,
 		},
 		{
-			pattern: "DELETE /1.0/instances/{name}/console", access: trusted, on: instanceOwner, handle: x.clearConsole,
+			pattern: "DELETE /1.0/instances/{name}/console", access: trusted, on: instanceOwner, tells: onInstance("instance-console-reset", nil), handle: x.clearConsole,
 			summary: "Empty the console's log", query: project,
 		},
 		{
@@ -53,11 +53,11 @@ func (x execs) routes() []route {
 			summary: "List an instance's log files", returns: []string{}, query: project,
 		},
 		{
-			pattern: "GET /1.0/instances/{name}/logs/{log}", access: trusted, on: instanceOwner, handle: x.log, streams: true,
+			pattern: "GET /1.0/instances/{name}/logs/{log}", access: trusted, on: instanceOwner, tells: &news{action: "instance-log-retrieved", source: "/1.0/instances/{name}/logs/{log}"}, handle: x.log, streams: true,
 			summary: "Read a log file", returns: rawBody{}, query: project,
 		},
 		{
-			pattern: "DELETE /1.0/instances/{name}/logs/{log}", access: trusted, on: instanceOwner, handle: x.deleteLog,
+			pattern: "DELETE /1.0/instances/{name}/logs/{log}", access: trusted, on: instanceOwner, tells: &news{action: "instance-log-deleted", source: "/1.0/instances/{name}/logs/{log}"}, handle: x.deleteLog,
 			summary: "Delete a recorded output", query: project,
 		},
 	}

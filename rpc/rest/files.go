@@ -31,18 +31,18 @@ func (x files) routes() []route {
 	query := []parameter{projectParameter, {"path", "string", "Absolute path inside the instance."}}
 	return []route{
 		{
-			pattern: "GET /1.0/instances/{name}/files", access: trusted, on: instanceOwner, handle: x.get, streams: true,
+			pattern: "GET /1.0/instances/{name}/files", access: trusted, on: instanceOwner, tells: onInstance("instance-file-retrieved", filePath), handle: x.get, streams: true,
 			announces: []string{"directory_manipulation", "file_symlinks", "file_append", "file_delete"},
 			summary:   "Read a file, or list a directory", returns: rawBody{}, query: query,
 			description: "X-LXD-uid, -gid, -mode, -type (file, directory, symlink) and -modified describe it. A directory is a JSON list.",
 		},
 		{
-			pattern: "POST /1.0/instances/{name}/files", access: trusted, on: instanceOwner, handle: x.post, streams: true,
+			pattern: "POST /1.0/instances/{name}/files", access: trusted, on: instanceOwner, tells: onInstance("instance-file-pushed", filePath), handle: x.post, streams: true,
 			summary: "Write a file, or make a directory or a symbolic link", body: rawBody{}, query: query,
 			description: "X-LXD-uid, -gid, -mode, -type (file, directory, symlink) and -write (overwrite, append) say how.",
 		},
 		{
-			pattern: "DELETE /1.0/instances/{name}/files", access: trusted, on: instanceOwner, handle: x.delete,
+			pattern: "DELETE /1.0/instances/{name}/files", access: trusted, on: instanceOwner, tells: onInstance("instance-file-deleted", filePath), handle: x.delete,
 			summary: "Delete a file or an empty directory", query: query,
 		},
 		{

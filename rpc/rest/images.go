@@ -82,7 +82,7 @@ func (x images) routes() []route {
 			summary: "Delete an image", returns: api.Operation{}, async: true, query: project,
 		},
 		{
-			pattern: "GET /1.0/images/{fingerprint}/export", access: public, on: imageHolder, handle: x.export, streams: true,
+			pattern: "GET /1.0/images/{fingerprint}/export", access: public, on: imageHolder, tells: &news{action: "image-retrieved", source: "/1.0/images/{fingerprint}"}, handle: x.export, streams: true,
 			summary: "Download an image", returns: rawBody{}, query: secret,
 			description: "A split image is multipart, with the parts metadata and rootfs.",
 		},
@@ -96,7 +96,7 @@ func (x images) routes() []route {
 			summary: "Have this member get the files of an image from another", query: project,
 		},
 		{
-			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, handle: x.secret,
+			pattern: "POST /1.0/images/{fingerprint}/secret", access: trusted, tells: &news{action: "image-secret-created", source: "/1.0/images/{fingerprint}"}, handle: x.secret,
 			summary: "Let somebody who is not trusted download the image once", returns: api.Operation{}, async: true, query: project,
 		},
 		{

@@ -62,7 +62,7 @@ func newRealm(t testing.TB) *realm {
 	x.operations, err = cluster.NewOperations(cluster.OperationsConfig{Coord: log, Member: memberID, Events: x.events, Log: slog.New(slog.DiscardHandler)})
 	x.must(err)
 	t.Cleanup(func() { x.must(x.operations.Close(context.WithoutCancel(t.Context()))) })
-	t.Cleanup(x.events.Follow(log.Replica(), x.operations.View))
+	t.Cleanup(x.events.Follow(log.Replica(), x.operations.View, func(string) string { return "none" }))
 	whole := x.newCluster(dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

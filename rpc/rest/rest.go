@@ -61,6 +61,8 @@ type Config struct {
 	Files        FileStore
 	Images       ImageStore
 	Groups       GroupStore
+	// News may be nil.
+	News NewsTeller
 	// Resume is nil where events can't be resumed.
 	Resume    EventResumer
 	Transfers TransferStore

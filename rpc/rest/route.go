@@ -39,6 +39,9 @@ type route struct {
 	streams bool
 	// registry says that the route reads the registry of operations.
 	registry bool
+	// tells says what lifecycle event a success is that changes nothing recorded; nil means
+	// none. Changes make their own.
+	tells *news
 	// announces names the API extensions that are served because this route is.
 	announces []string
 	// tagged says that the answer carries an ETag, or that If-Match is heeded.

@@ -99,7 +99,7 @@ func (s *Server) authenticated(rt route, r *http.Request) (*http.Request, error)
 	caller := CallerOf(r.Context())
 	// Lifecycle events say who asked.
 	r = r.WithContext(store.WithRequestor(r.Context(), store.Requestor{
-		Username: caller.Name, Protocol: caller.Protocol, Address: caller.Address,
+		Username: caller.Name, Protocol: caller.Protocol, Address: caller.Address, Member: s.cfg.Host.Name(),
 	}))
 	return r, allow(rt, caller, r)
 }
@@ -146,6 +146,7 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
+	s.tell(rt, r, value)
 	if forwarded(r.Context()) && r.Method != http.MethodGet && s.cfg.State.Position != nil {
 		w.Header().Set(RevisionHeader, strconv.FormatUint(s.cfg.State.Position(), 10))
 	}

@@ -133,6 +133,7 @@ type Requestor struct {
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
 	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Member        string                 `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +185,13 @@ func (x *Requestor) GetProtocol() string {
 func (x *Requestor) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *Requestor) GetMember() string {
+	if x != nil {
+		return x.Member
 	}
 	return ""
 }
@@ -1519,11 +1527,12 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x0emuster.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"]\n" +
+	"peer.proto\x12\x0emuster.peer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n" +
 	"\tRequestor\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x99\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\tR\x06member\"\x99\x01\n" +
 	"\fApplyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x127\n" +
