@@ -342,6 +342,21 @@ func TestDamagedLogsAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"the metadata halved": func(t *testing.T, dir string) {
+			name := filepath.Join(dir, "wal-meta.db")
+			info, err := os.Stat(name)
+			if err == nil {
+				err = os.Truncate(name, info.Size()/2)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the metadata emptied": func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, "wal-meta.db"), 0); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"the metadata cut": func(t *testing.T, dir string) {
 			if err := os.Truncate(filepath.Join(dir, "wal-meta.db"), 5000); err != nil {
 				t.Fatal(err)

@@ -63,6 +63,9 @@ func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
 	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
+	if err := checkMeta(filepath.Join(dir, metaFile)); err != nil {
+		return nil, damaged(dir, err)
+	}
 	d.meta = &metadb.BoltMetaDB{}
 	d.wal.stored = sync.OnceFunc(func() { markUsed(dir) })
 	d.wal.WAL, err = wal.Open(dir, wal.WithLogger(hclogTo(log)), wal.WithMetaStore(d.meta), wal.WithSegmentSize(segmentSize))
@@ -153,16 +156,39 @@ func (d *diskLog) check() error {
 		return err
 	}
 	var covered uint64
-	if len(snapshots) > 0 {
-		covered = snapshots[0].Index
+	for _, snapshot := range snapshots { // the newest first; raft takes the first that is whole
+		if err = d.checkSnapshot(snapshot.ID); err == nil {
+			covered = snapshot.Index
+			break
+		}
+	}
+	if err != nil && (last == 0 || first > covered+1) {
+		return err
 	}
 	if last > 0 && first > covered+1 {
 		return fmt.Errorf("it begins at entry %d, and no snapshot holds what was before", first)
+	}
+	// raft would not start, or would vote twice in one term.
+	term, err := d.wal.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		return err
+	}
+	if last > 0 && entry.Term > term {
+		return fmt.Errorf("%s is of term %d, and its last entry of term %d", metaFile, term, entry.Term)
 	}
 	if stopped := d.cleanIndex(); max(last, covered) < stopped {
 		return fmt.Errorf("it ends at entry %d, but entry %d was applied before", max(last, covered), stopped)
 	}
 	return nil
+}
+
+// checkSnapshot reads a snapshot, which has a checksum.
+func (d *diskLog) checkSnapshot(id string) error {
+	_, content, err := d.snapshots.Open(id)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	return content.Close()
 }
 
 // cleanIndex returns the index that was applied when the log was last closed in

@@ -27,6 +27,9 @@ func TestALogWhoseEndWasReplacedIsReadAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			store(d, 1, 1, 10)
+			if err := d.wal.SetUint64([]byte("CurrentTerm"), 2); err != nil {
+				t.Fatal(err)
+			}
 			if err := d.wal.DeleteRange(keep+1, 10); err != nil {
 				t.Fatal(err)
 			}
