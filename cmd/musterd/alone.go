@@ -58,6 +58,7 @@ func bringBack(dir string) error {
 	if err != nil {
 		return err
 	}
+	// In the order of names each log comes before its mark.
 	for _, entry := range left {
 		if err := os.Rename(filepath.Join(alone, entry.Name()), filepath.Join(dir, entry.Name())); err != nil {
 			return err
