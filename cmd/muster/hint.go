@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -27,6 +28,14 @@ func advise(err error, format string, args ...any) error {
 	return &advised{err: err, next: fmt.Sprintf(format, args...)}
 }
 
+// untrusted reports whether a refusal is for want of a trusted certificate, and not because
+// of what was asked for: in muster's words, or in the only ones that LXD has for it.
+func untrusted(err error) bool {
+	refusal, ok := errors.AsType[*client.Error](err)
+	return ok && refusal.Code == http.StatusForbidden &&
+		(refusal.Message == "not authorized" || strings.Contains(refusal.Message, "client certificate is not trusted"))
+}
+
 // hint returns a line that says what to do about an error, or "".
 func hint(err error) string {
 	if known, ok := errors.AsType[*advised](err); ok {
@@ -40,7 +49,7 @@ func hint(err error) string {
 	}
 	conn, ok := errors.AsType[*client.ConnectionError](err)
 	if !ok {
-		if client.StatusCode(err) == 403 {
+		if untrusted(err) {
 			return "A server trusts a client that was added with `muster remote add NAME TOKEN`; its owner makes a token with `muster config trust add --name YOU`."
 		}
 		if message := err.Error(); client.IsNotFound(err) && strings.HasPrefix(message, "cluster member ") {

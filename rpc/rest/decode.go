@@ -13,8 +13,10 @@ import (
 	"muster/state"
 )
 
-// maxBody is the largest JSON body that is read, in bytes.
-const maxBody = 1 << 20
+// maxBody is the largest JSON body that is read, in bytes: long user-data and whole
+// preseeds fit. What it makes is one command, of which the database takes somewhat more
+// (store.MaxCommand).
+const maxBody = 4 << 20
 
 // decode reads the request's JSON body into a T. Fields that T lacks are
 // ignored, because clients of newer servers send more than we know; everything
@@ -42,7 +44,7 @@ func body(r *http.Request) ([]byte, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge) || len(data) > maxBody:
-		return nil, state.Errorf(state.ErrInvalid, "the body is larger than %d bytes", maxBody)
+		return nil, state.Errorf(state.ErrInvalid, "the body is larger than %d MiB: put long data into a file or an image", maxBody>>20)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, state.Errorf(state.ErrInvalid, "the body ended after %d bytes, before its announced length", len(data))
 	case err != nil:

@@ -124,7 +124,7 @@ func TestBodiesThatDoNotFitAreRefusedWithASentence(t *testing.T) {
 		"a fraction for a number":     {`{"inner": {"limit": 1.5}}`, `field "inner.limit": want a whole number, got the number 1.5`},
 		"text for a device":           {`{"devices": {"root": "disk"}}`, `want an object of objects of strings, got a string`},
 		"a number for a name":         {`{"name": 5}`, `field "name": want a string, got a number`},
-		"more than a body may hold":   {`{"name": "` + strings.Repeat("x", maxBody) + `"}`, "larger than 1048576 bytes"},
+		"more than a body may hold":   {`{"name": "` + strings.Repeat("x", maxBody) + `"}`, "larger than 4 MiB"},
 		"an object for a plain field": {`{"name": {}}`, `field "name": want a string, got an object`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -80,6 +80,10 @@ type Result struct {
 	NotLeader bool `json:",omitempty"`
 }
 
+// MaxCommand is how long a command may be, as JSON. What one transaction writes must fit
+// into one segment of the database's log, of 8 MiB (libraft); more is an I/O error there.
+const MaxCommand = 5 << 20
+
 // seal puts a command into its envelope.
 func seal(ctx context.Context, origin Origin, command Command) (Envelope, error) {
 	e := Envelope{ID: origin.ID, Term: origin.Term, Requestor: RequestorOf(ctx), Name: command.name()}
@@ -94,6 +98,9 @@ func seal(ctx context.Context, origin Origin, command Command) (Envelope, error)
 	var err error
 	if e.Command, err = json.Marshal(command); err != nil {
 		return Envelope{}, state.Errorf(state.ErrInvalid, "command %s: %w", e.Name, err)
+	}
+	if len(e.Command) > MaxCommand {
+		return Envelope{}, state.Errorf(state.ErrInvalid, "configuration and devices are %d bytes together, of which the database takes %d at once: put long data into a file or an image", len(e.Command), MaxCommand)
 	}
 	return e, nil
 }

@@ -125,13 +125,18 @@ func (w *writer) run(ctx context.Context) {
 	}
 }
 
+// groupBytes is how long the commands of a group are before the last of them, at most: with
+// one of MaxCommand they still fit into one transaction.
+const groupBytes = 1 << 19
+
 // drain returns first and what else is waiting.
 func (w *writer) drain(first *request) []*request {
-	group := []*request{first}
-	for len(group) < groupMost {
+	group, size := []*request{first}, len(first.envelope.Command)
+	for len(group) < groupMost && size < groupBytes {
 		select {
 		case r := <-w.queue:
 			group = append(group, r)
+			size += len(r.envelope.Command)
 		default:
 			return group
 		}
