@@ -20,7 +20,8 @@ type MemberInfo struct {
 	// Database says that it votes, or stands by to do so: one that is offline does not, once
 	// another has its vote.
 	Database bool
-	// Status is "Online", "Offline", "Evacuated" or "Unreachable"; Message says more.
+	// Status is "Online", "Offline", "Evacuated", "Unreachable" or "Blocked"; Message says
+	// more.
 	Status  string
 	Message string
 }
@@ -73,6 +74,7 @@ func (c *Cluster) memberInfo(m *state.Member) MemberInfo {
 	info := c.judged(m)
 	if c.Clustered() {
 		c.judge(&info, m)
+		c.ail(&info)
 	}
 	return info
 }

@@ -51,8 +51,10 @@ const rolesEvery = 300 * time.Millisecond
 // failure domains, by member ID; members that are in none, or in the default one, fail on
 // their own.
 //
+// The vote of one whose log can't be written (sick) goes to a member that is well.
+//
 // Members that are leaving lose their part before they go, as long as others are left.
-func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, domains map[string]string, maxVoters, maxStandby int) map[string]store.Role {
+func decideRoles(members []coord.Member, leaving, witnesses, sick map[string]bool, domains map[string]string, maxVoters, maxStandby int) map[string]store.Role {
 	decided := map[string]store.Role{}
 	ranked := slices.DeleteFunc(slices.Clone(members), func(m coord.Member) bool { return leaving[m.ID] })
 	if len(ranked) == 0 {
@@ -66,7 +68,7 @@ func decideRoles(members []coord.Member, leaving, witnesses map[string]bool, dom
 		want--
 	}
 	rank := func(m coord.Member) int {
-		online := m.Verdict != coord.Offline
+		online := m.Verdict != coord.Offline && !sick[m.ID]
 		switch role := roleOf(m); {
 		case online && role == store.Voter:
 			return 0
@@ -248,7 +250,7 @@ func (c *Cluster) wantedRoles(view *store.View, members []coord.Member) map[stri
 			members[i].Verdict = coord.Offline // as it soon will be
 		}
 	}
-	return decideRoles(members, leaving, witnesses, domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
+	return decideRoles(members, leaving, witnesses, c.sick(members), domains, c.setting(view, "cluster.max_voters", defaultVoters), c.setting(view, "cluster.max_standby", defaultStandby))
 }
 
 // putMember records a member's role; pending says that it is not carried out yet.

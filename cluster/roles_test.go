@@ -12,7 +12,7 @@ import (
 
 func TestDecideRoles(t *testing.T) {
 	// A member is "name role" with a "-" before it when it is offline and a "!" after it
-	// when it is a witness.
+	// when it is a witness, or a "~" when its log can't be written.
 	member := func(spec string) coord.Member {
 		m := coord.Member{Verdict: coord.Online}
 		if spec[0] == '-' {
@@ -55,17 +55,21 @@ func TestDecideRoles(t *testing.T) {
 		"a witness takes a vote from others":   {[]string{"av", "bv", "cv", "d!"}, "", 3, 4, "vvsv"},
 		"and loses it when it is lost":         {[]string{"as", "bv", "cv", "-dv!"}, "", 3, 4, "vvvs"},
 		"two hosts and a witness":              {[]string{"av", "bs", "c!"}, "", 3, 4, "vvv"},
+		"a full disk costs the vote":           {[]string{"av~", "bv", "cv", "d"}, "", 3, 4, "svvv"},
+		"when another can have it":             {[]string{"av~", "bv", "cv"}, "", 3, 4, "vvv"},
+		"and is well itself":                   {[]string{"av~", "bv", "cv", "d~"}, "", 3, 4, "vvvw"},
 		"three left of five keep an odd count": {[]string{"av", "bv", "-cv", "-dv"}, "", 5, 4, "vvvs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var members []coord.Member
-			leaving, witnesses := map[string]bool{}, map[string]bool{}
+			leaving, witnesses, sick := map[string]bool{}, map[string]bool{}, map[string]bool{}
 			for _, spec := range tc.members {
-				members = append(members, member(strings.TrimSuffix(spec, "!")))
+				members = append(members, member(strings.TrimRight(spec, "!~")))
+				sick[members[len(members)-1].ID] = strings.HasSuffix(spec, "~")
 				witnesses[members[len(members)-1].ID] = strings.HasSuffix(spec, "!")
 			}
 			leaving[tc.leaving] = true
-			decided := decideRoles(members, leaving, witnesses, nil, tc.voters, tc.standby)
+			decided := decideRoles(members, leaving, witnesses, sick, nil, tc.voters, tc.standby)
 			got := ""
 			for _, m := range members {
 				got += map[store.Role]string{store.Voter: "v", store.Standby: "s", store.Worker: "w"}[decided[m.ID]]
@@ -85,7 +89,7 @@ func TestVotesAreSpreadOverFailureDomains(t *testing.T) {
 		online("a", store.Voter), online("b", store.Voter), online("c", store.Voter), online("d", store.Standby), online("e", store.Worker), online("f", store.Worker),
 	}
 	voters := func(domains map[string]string) string {
-		decided, votes := decideRoles(members, nil, nil, domains, 3, 2), ""
+		decided, votes := decideRoles(members, nil, nil, nil, domains, 3, 2), ""
 		for _, m := range members {
 			if decided[m.ID] == store.Voter {
 				votes += m.ID

@@ -161,6 +161,7 @@ func (c *Cluster) Load() gossip.Load {
 	left := c.node.Load()
 	return gossip.Load{
 		FreeCPU: left.CPU, FreeMemory: left.Memory, FreeDisk: left.Disk, Instances: len(c.store.View().InstancesOn(c.Self())),
+		Trouble: c.Trouble(),
 	}
 }
 

@@ -60,6 +60,13 @@ type Config struct {
 	// one. Nil: this member has its own, always.
 	Follow  Follower
 	Sources func() []string
+	// Reserve is how many bytes are kept in Dir for when the disk is full. Voters counts the
+	// other voters whose logs can be written, and all voters; nil means that this member is
+	// the only one. Freeze and Thaw are called when the reserve is given up, and when it is
+	// whole again; they may be nil.
+	Reserve      int64
+	Voters       func() (fit, all int)
+	Freeze, Thaw func(context.Context)
 	// Streams reaches the other control members. Nil: there are none.
 	Streams StreamLayer
 	// Forward reaches the coordinator when it is another member. Nil: there

@@ -67,6 +67,7 @@ func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
 		return nil, damaged(dir, err)
 	}
 	d.meta = &metadb.BoltMetaDB{}
+	d.wal.health = newLogHealth()
 	d.wal.stored = sync.OnceFunc(func() { markUsed(dir) })
 	d.wal.WAL, err = wal.Open(dir, wal.WithLogger(hclogTo(log)), wal.WithMetaStore(d.meta), wal.WithSegmentSize(segmentSize))
 	if err != nil {
@@ -238,6 +239,7 @@ type checkedLog struct {
 	*wal.WAL
 	// stored is called when entries were stored.
 	stored func()
+	health *logHealth
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -267,11 +269,26 @@ func (l checkedLog) StoreLogs(entries []*raft.Log) error {
 		withSum.Data = binary.LittleEndian.AppendUint32(withSum.Data, sum(entry, entry.Data))
 		checked[i] = &withSum
 	}
-	if err := l.WAL.StoreLogs(checked); err != nil {
+	if err := l.health.write(func() error { return l.WAL.StoreLogs(checked) }); err != nil {
 		return err
 	}
 	l.stored()
 	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (l checkedLog) DeleteRange(first, last uint64) error {
+	return l.health.write(func() error { return l.WAL.DeleteRange(first, last) })
+}
+
+// Set implements raft.StableStore.
+func (l checkedLog) Set(key, value []byte) error {
+	return l.health.must(func() error { return l.WAL.Set(key, value) })
+}
+
+// SetUint64 implements raft.StableStore.
+func (l checkedLog) SetUint64(key []byte, value uint64) error {
+	return l.health.must(func() error { return l.WAL.SetUint64(key, value) })
 }
 
 // GetLog implements raft.LogStore.

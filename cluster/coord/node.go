@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"muster/state"
+	"muster/state/disk"
 	"muster/state/readindex"
 )
 
@@ -29,6 +30,9 @@ type Node struct {
 	// seat is nil while this member is a worker; seating is held by who changes it.
 	seat    atomic.Pointer[seat]
 	seating sync.Mutex
+	// watch suspends the seat while the disk can't be written; watching waits for it.
+	watch    *disk.Watch
+	watching sync.WaitGroup
 	// told is the coordinator as the member that is followed says, "" when it knows none.
 	told atomic.Value
 
@@ -62,15 +66,17 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString()}
 	n.reads, n.confirmed = readindex.NewReader(n.askNewest, n.WaitApplied), readindex.NewRounds(n.askVoters)
+	n.watch = disk.New(disk.Config{
+		Name: "the coordination log", Dir: cfg.Dir, Reserve: cfg.Reserve, Log: watched{n}, Voters: cfg.Voters, Freeze: cfg.Freeze, Thaw: cfg.Thaw, Logger: cfg.Log,
+	})
 	n.background, n.closing = context.WithCancel(context.WithoutCancel(ctx))
 	if _, err := os.Stat(cfg.Dir); !cfg.Worker || err == nil {
-		s, err := takeSeat(ctx, cfg, n.replica)
-		if err != nil {
+		if err := n.openSeat(ctx); err != nil {
 			n.closing()
 			return nil, err
 		}
-		n.sit(s)
 	}
+	n.watching.Go(func() { n.watch.Run(n.background) })
 	n.work.Go(func() { n.reads.Run(n.background) })
 	n.work.Go(func() { n.confirmed.Run(n.background) })
 	if cfg.Follow != nil {
@@ -135,6 +141,9 @@ func (n *Node) sayRestarted(ctx context.Context, restarted memberRestarted) {
 func (n *Node) Part() state.Part {
 	s := n.seat.Load()
 	switch {
+	case n.watch.Suspended():
+		// The log is there, and nobody may begin another.
+		return state.PartUsed
 	case s == nil:
 		return state.PartNone
 	case s.hasVoters():
@@ -145,7 +154,12 @@ func (n *Node) Part() state.Part {
 
 // TakePart gives a worker a seat with an empty log, which the coordinator's Assign then
 // fills. It does nothing when there is a seat.
-func (n *Node) TakePart(ctx context.Context) error {
+func (n *Node) TakePart(ctx context.Context) (err error) {
+	n.watch.Guard(func() { err = n.takePart(ctx) })
+	return err
+}
+
+func (n *Node) takePart(ctx context.Context) error {
 	n.seating.Lock()
 	defer n.seating.Unlock()
 	if n.closed.Load() || n.seat.Load() != nil {
@@ -164,7 +178,14 @@ func (n *Node) TakePart(ctx context.Context) error {
 // StandAside makes a control member a worker, and removes its log. Only one that Left
 // is true of may do so: a member that forgot its votes and came back with them would
 // undo what was acknowledged.
-func (n *Node) StandAside() error {
+//
+// A log that is suspended stays: no log is dropped for a disk that is full or fails.
+func (n *Node) StandAside() (err error) {
+	n.watch.Guard(func() { err = n.standAside() })
+	return err
+}
+
+func (n *Node) standAside() error {
 	n.seating.Lock()
 	defer n.seating.Unlock()
 	s := n.seat.Load()
@@ -199,6 +220,7 @@ func (n *Node) Close() error {
 	n.once.Do(func() {
 		n.closed.Store(true)
 		n.closing()
+		n.watching.Wait()
 		n.seating.Lock()
 		defer n.seating.Unlock()
 		// What waits in the background may wait for the seat.

@@ -86,10 +86,10 @@ func (n *Node) forward(ctx context.Context, coordinator string, data []byte) (ui
 	})
 }
 
-// whileLeading asks the coordinator, and gives up when another coordinates, and after
-// leaderWait: one that was cut off or paused says nothing, and nobody may follow it.
+// whileLeading asks the coordinator, and gives up when another coordinates: one that was
+// cut off or paused says nothing.
 func (n *Node) whileLeading(ctx context.Context, coordinator string, ask func(context.Context) (uint64, error)) (uint64, error) {
-	asking, cancel := context.WithTimeout(ctx, leaderWait)
+	asking, cancel := context.WithCancel(ctx)
 	var guard sync.WaitGroup
 	defer guard.Wait()
 	defer cancel()
@@ -196,6 +196,8 @@ func (s *seat) hand(data []byte, answers chan<- answer) bool {
 		return false
 	}
 	s.work.Go(func() {
+		answered := s.giveUpStuck()
+		defer answered()
 		future := s.raft.Apply(data, leaderWait)
 		if err := future.Error(); err != nil {
 			answers <- answer{err: err}

@@ -33,6 +33,8 @@ type seat struct {
 	closed  bool
 	once    sync.Once
 	closeOf error
+	// cut is what became of closing the streams first.
+	cut error
 }
 
 // takeSeat opens the log in cfg.Dir and starts raft on it.
@@ -132,13 +134,18 @@ func (s *seat) close() error {
 		s.closed = true
 		s.gate.Unlock()
 		s.closing()
+		if s.disk.wal.health.failed() != nil {
+			// What raft does from here on is not on disk, and nobody may hear of it.
+			s.cut = s.streams.close()
+		}
+		s.disk.wal.health.giveUp()
 		// raft answers every proposal while it runs, and forgets some when
 		// it stops.
 		s.work.Wait()
 		stopped := s.raft.Shutdown()
 		// Before raft has stopped: it waits for those that are silent.
-		errs := []error{s.streams.close(), stopped.Error()}
-		if s.machine.broken.Load() == nil {
+		errs := []error{s.streams.close(), s.cut, stopped.Error()}
+		if s.disk.wal.health.failed() == nil && s.machine.broken.Load() == nil {
 			// The replica may be further than this log, when it followed another's.
 			errs = append(errs, s.disk.markClean(min(s.Applied(), s.raft.AppliedIndex())))
 		}

@@ -277,6 +277,12 @@ func (g *Gossip) tell() {
 // SetLoad replaces what others are told about this member's load.
 func (g *Gossip) SetLoad(load Load) { g.table.setOwn(load, time.Now()) }
 
+// Tell replaces what others are told about this member's load, and tells them at once.
+func (g *Gossip) Tell(load Load) {
+	g.SetLoad(load)
+	g.tell()
+}
+
 // SetMeta replaces what others are told about this member, and tells them. It is
 // of kind state.ErrInvalid when it does not fit (512 bytes encoded).
 func (g *Gossip) SetMeta(meta Meta) error {

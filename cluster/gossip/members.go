@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"muster/state"
 )
 
 // Status is how a member seems, which is not a verdict.
@@ -49,6 +51,8 @@ type Load struct {
 	FreeCPU, FreeMemory, FreeDisk int64
 	// Instances is how many it hosts.
 	Instances int
+	// Trouble is what keeps it from its part in the consensus.
+	Trouble state.Trouble
 }
 
 // LoadOf is a member's load with its age as this member knows it.

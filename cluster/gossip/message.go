@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 	"time"
+
+	"muster/state"
 )
 
 // Messages begin with a version and a kind; numbers are unsigned varints. Bytes
@@ -43,7 +46,38 @@ func encodeLoad(r record, now time.Time) []byte {
 	} {
 		data = binary.AppendUvarint(data, number)
 	}
-	return data
+	return appendTrouble(data, l.Trouble)
+}
+
+// maxTrouble bounds the sentence that is told.
+const maxTrouble = 300
+
+// appendTrouble adds what a member says of its disk; nothing when it is well, as before
+// there was such a thing.
+func appendTrouble(data []byte, t state.Trouble) []byte {
+	if t == (state.Trouble{}) {
+		return data
+	}
+	grade := uint64(1)
+	if t.Broken {
+		grade = 2
+	}
+	text := t.Message[:min(len(t.Message), maxTrouble)]
+	data = binary.AppendUvarint(binary.AppendUvarint(data, grade), uint64(len(text)))
+	return append(data, text...)
+}
+
+// readTrouble reads what appendTrouble added. What it does not know says nothing.
+func readTrouble(data []byte) state.Trouble {
+	grade, data, err := number(data)
+	if err != nil || grade != 1 && grade != 2 {
+		return state.Trouble{}
+	}
+	size, data, err := number(data)
+	if err != nil || size == 0 || size > min(maxTrouble, uint64(len(data))) {
+		return state.Trouble{}
+	}
+	return state.Trouble{Broken: grade == 2, Message: strings.ToValidUTF8(string(data[:size]), "")}
 }
 
 func decodeLoad(data []byte, now time.Time) (record, error) {
@@ -65,7 +99,7 @@ func decodeLoad(data []byte, now time.Time) (record, error) {
 	}
 	return record{
 		id: id, seq: numbers[0], at: now.Add(-time.Duration(numbers[1]) * time.Millisecond),
-		load: Load{FreeCPU: int64(numbers[2]), FreeMemory: int64(numbers[3]), FreeDisk: int64(numbers[4]), Instances: int(numbers[5])},
+		load: Load{FreeCPU: int64(numbers[2]), FreeMemory: int64(numbers[3]), FreeDisk: int64(numbers[4]), Instances: int(numbers[5]), Trouble: readTrouble(rest)},
 	}, nil
 }
 

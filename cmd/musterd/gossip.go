@@ -16,6 +16,10 @@ import (
 // load is looked at.
 const gossipRetry = time.Second
 
+// troubleEvery is how often this member looks whether its disks take writes: the others
+// are told at once when that changes.
+const troubleEvery = 100 * time.Millisecond
+
 // gossipStreams carries what does not fit into a packet.
 type gossipStreams struct{ m *member }
 
@@ -92,15 +96,25 @@ func (m *member) gossipAt(ctx context.Context, port *gossipPort, address string)
 			m.log.Debug("close the gossip", "error", err)
 		}
 	}()
-	tick := time.NewTicker(gossipRetry)
+	tick, trouble := time.NewTicker(gossipRetry), time.NewTicker(troubleEvery)
 	defer tick.Stop()
+	defer trouble.Stop()
+	told := m.cluster.Trouble()
 	for {
 		m.joinGossip(ctx, g)
 		g.SetLoad(m.cluster.Load())
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-trouble.C:
+				if now := m.cluster.Trouble(); now != told {
+					told = now
+					g.Tell(m.cluster.Load())
+				}
+			case <-tick.C:
+				waiting = false
+			}
 		}
 		if m.gossipAddress() != address {
 			return nil

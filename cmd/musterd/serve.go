@@ -78,8 +78,6 @@ type member struct {
 	stopBackground context.CancelFunc
 
 	ready atomic.Bool
-	// inOrder is closed when what the daemon before left has been brought in order.
-	inOrder chan struct{}
 	// left says that this member was removed from its cluster.
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
@@ -156,7 +154,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, wit
 		}
 		return *local, nil
 	}
-	m := &member{dir: dir, witness: witness, replies: replies, began: time.Now(), ended: make(chan struct{}), inOrder: make(chan struct{}), socket: socket}
+	m := &member{dir: dir, witness: witness, replies: replies, began: time.Now(), ended: make(chan struct{}), socket: socket}
 	defer m.close(ctx)
 	err = m.open(ctx, log, group)
 	if errors.Is(err, errEnded) {
@@ -327,6 +325,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.coord, err = coord.Open(ctx, coord.Config{
 		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Worker: joined, Streams: streams{m}, Forward: m.peers,
 		Follow: m.peers, Sources: m.controllers, Log: m.log,
+		Reserve: coordReserve, Voters: m.fitVoters,
 	})
 	if err != nil {
 		return err
@@ -340,6 +339,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		Dir: filepath.Join(m.dir, "database"), Log: m.log,
 		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
 		Worker: joined, Patient: others, Remote: m.peers, Others: m.controllers,
+		Reserve: databaseReserve, Voters: m.fitVoters,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.Dqlite) },
 	})
 	if err != nil {
@@ -385,6 +385,22 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	}
 	m.planes.rest.Store(m.rest)
 	return nil
+}
+
+// How much room is kept for each log when the disk is full: for a few segments, and for
+// what deleting writes.
+const (
+	coordReserve    = 12 << 20
+	databaseReserve = 48 << 20
+)
+
+// fitVoters counts the other voters whose logs can be written, and all voters. Until it is
+// known who they are, this member takes itself for the only one.
+func (m *member) fitVoters() (fit, all int) {
+	if c := m.planes.cluster.Load(); c != nil {
+		return c.Voters()
+	}
+	return 0, 1
 }
 
 // location is this member's name as clients know it.
@@ -525,7 +541,6 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}
-	close(m.inOrder)
 	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View, m.locationOf)
 	defer stopFollowing()
 	if err := m.cluster.Listen(ctx); err != nil {

@@ -12,8 +12,6 @@ import (
 	"sync"
 
 	"github.com/canonical/go-dqlite"
-	"golang.org/x/sys/unix"
-
 	"muster/state"
 )
 
@@ -209,15 +207,6 @@ func (d *directory) checkMark(revision state.Revision) error {
 		return nil
 	}
 	return d.damaged("it reached revision %d, and now it ends at %d", d.marked, revision)
-}
-
-// space is how many bytes the file system has left.
-func (d *directory) space() (int64, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.path, &fs); err != nil {
-		return 0, err
-	}
-	return int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // no file system is that large
 }
 
 func (d *directory) close() error {

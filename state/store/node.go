@@ -93,14 +93,19 @@ func startNode(cfg Config, number uint64) (*node, error) {
 	return n, nil
 }
 
-// close stops the node and waits for its connections.
-func (n *node) close() error {
+// cut ends the node's connections to other members for good.
+func (n *node) cut() {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.closed = true
 	for end := range n.ends {
 		_ = end.Close()
 	}
-	n.mu.Unlock()
+}
+
+// close stops the node and waits for its connections.
+func (n *node) close() error {
+	n.cut()
 	n.informant.close()
 	err := n.dqlite.Close()
 	n.pipes.Wait()
@@ -128,7 +133,10 @@ func (n *node) dialNode(ctx context.Context, address string) (net.Conn, error) {
 	if address == n.address {
 		return n.dialLocal(ctx)
 	}
-	if n.dial == nil {
+	n.mu.Lock()
+	closed := n.closed
+	n.mu.Unlock()
+	if n.dial == nil || closed {
 		return nil, fmt.Errorf("no way to reach member %s", address)
 	}
 	remote, err := n.dial(ctx, address)
@@ -293,19 +301,6 @@ func isCode(err error, codes ...int) bool {
 func isBusy(err error) bool {
 	return isCode(err, driver.ErrBusy, driver.ErrBusyRecovery, driver.ErrBusySnapshot)
 }
-
-// isDisk reports whether the database could not write to its disk. The codes for a
-// leadership that was lost look like it too, and the driver makes ErrBadConn of them.
-func isDisk(err error) bool {
-	refusal, ok := errors.AsType[driver.Error](err)
-	return ok && (refusal.Code&0xff == codeIO || refusal.Code&0xff == codeFull)
-}
-
-// The result codes that say so (sqlite3.h).
-const (
-	codeIO   = 10
-	codeFull = 13
-)
 
 // The extended result codes that commands act on (sqlite3.h).
 const (

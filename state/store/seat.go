@@ -3,12 +3,15 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/canonical/go-dqlite"
 
 	"muster/state"
+	"muster/state/disk"
 )
 
 // seat is a control member's part in the consensus: a dqlite node with its directory,
@@ -16,6 +19,8 @@ import (
 type seat struct {
 	dir     *directory
 	node    *node
+	fence   fence
+	reserve *os.File
 	writer  *writer
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -34,14 +39,11 @@ func takeSeat(ctx context.Context, cfg Config, hub *hub, broken chan error) (*se
 	if err != nil {
 		return nil, err
 	}
-	node, err := startNode(cfg, dir.owner.NodeID)
-	if err != nil {
-		if errors.Is(err, errLog) {
-			err = dir.damaged("%w", err)
-		}
+	st := &seat{dir: dir}
+	if err := st.start(cfg); err != nil {
 		return nil, errors.Join(err, dir.close())
 	}
-	st := &seat{dir: dir, node: node}
+	node := st.node
 	st.writer = &writer{node: node, dir: dir, hub: hub, schema: cfg.schema, log: cfg.Log, queue: make(chan *request, 1024), broken: broken, gone: make(chan struct{})}
 	// The seat outlives the opening, and ends with close.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -50,14 +52,68 @@ func takeSeat(ctx context.Context, cfg Config, hub *hub, broken chan error) (*se
 	return st, nil
 }
 
+// start sets the fence up and starts the node behind it.
+func (st *seat) start(cfg Config) error {
+	var err error
+	if st.reserve, err = disk.OpenReserve(cfg.Dir); err != nil {
+		return err
+	}
+	if st.fence, err = openFence(cfg.Dir, st.reserve); err != nil {
+		return errors.Join(err, st.reserve.Close())
+	}
+	cfg.Dir = st.fence.dir
+	st.node, err = startNode(cfg, st.dir.owner.NodeID)
+	if err == nil {
+		st.fence.hold()
+		return nil
+	}
+	if refused := st.fence.err(); refused != nil {
+		err = fmt.Errorf("start the database: %w (%w)", refused, err)
+	} else if errors.Is(err, errLog) {
+		err = st.dir.damaged("%w", err)
+	}
+	st.fence.close()
+	return errors.Join(err, st.reserve.Close())
+}
+
 // close stops the writer and the node. It may be called twice.
 func (st *seat) close() error {
 	st.once.Do(func() {
 		st.stop()
+		st.resign()
 		st.running.Wait()
 		st.closed = errors.Join(st.node.close(), st.dir.close())
+		st.fence.close()
+		st.closed = errors.Join(st.closed, st.reserve.Close())
 	})
 	return st.closed
+}
+
+// resignPatience bounds how long a leader that hears nobody takes to step down.
+const resignPatience = 5 * time.Second
+
+// resign tells the node of writes that the disk refused, once that is safe: a leader is
+// cut off from the others before, so that it steps down.
+func (st *seat) resign() {
+	defer st.fence.release()
+	if st.fence.err() == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resignPatience)
+	defer cancel()
+	if alone, err := st.node.alone(ctx); alone && err == nil {
+		return
+	}
+	st.node.cut()
+	for ctx.Err() == nil {
+		if leader, err := st.node.leader(ctx); err == nil && leader != st.node.address {
+			return
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // abandon is close without the node.
@@ -92,6 +148,10 @@ func (s *Store) do(ctx context.Context, r *request) answer {
 
 // Part says what this member holds of the database: no other member may count on more.
 func (s *Store) Part(ctx context.Context) (state.Part, error) {
+	if s.watch.Suspended() {
+		// The log is there, and nobody may begin another.
+		return state.PartUsed, nil
+	}
 	if s.seat.Load() == nil {
 		return state.PartNone, nil
 	}
@@ -107,7 +167,12 @@ func (s *Store) Part(ctx context.Context) (state.Part, error) {
 
 // TakePart gives a worker a node of its own with an empty log, which the leader's Assign
 // then fills. It does nothing when there is one.
-func (s *Store) TakePart(ctx context.Context) error {
+func (s *Store) TakePart(ctx context.Context) (err error) {
+	s.watch.Guard(func() { err = s.takePart(ctx) })
+	return err
+}
+
+func (s *Store) takePart(ctx context.Context) error {
 	s.seating.Lock()
 	defer s.seating.Unlock()
 	if s.background.Err() != nil || s.seat.Load() != nil {
@@ -126,7 +191,14 @@ func (s *Store) TakePart(ctx context.Context) error {
 // StandAside makes a control member a worker, and removes its database. Only one that
 // Left is true of may do so: a member that forgot its votes and came back with them would
 // undo what was acknowledged.
-func (s *Store) StandAside() error {
+//
+// A log that is suspended stays: no log is dropped for a disk that is full or fails.
+func (s *Store) StandAside() (err error) {
+	s.watch.Guard(func() { err = s.standAside() })
+	return err
+}
+
+func (s *Store) standAside() error {
 	s.seating.Lock()
 	defer s.seating.Unlock()
 	st := s.seat.Load()

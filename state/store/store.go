@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"muster/state"
+	"muster/state/disk"
 	"muster/state/readindex"
 )
 
@@ -51,6 +52,13 @@ type Config struct {
 	// Patient says that there are other members: Open does not wait for the View then,
 	// because the others may need this store's Accept before they can answer.
 	Patient bool
+	// Reserve is how many bytes are kept in Dir for when the disk is full. Voters counts the
+	// other voters whose logs can be written, and all voters; nil means that this member is
+	// the only one. Freeze and Thaw are called when the reserve is given up, and when it is
+	// whole again; they may be nil.
+	Reserve      int64
+	Voters       func() (fit, all int)
+	Freeze, Thaw func(context.Context)
 	// NetworkLatency is the usual one-way delay between members, from which the
 	// election timeouts derive. Zero means 10 ms.
 	NetworkLatency time.Duration
@@ -95,6 +103,9 @@ type Store struct {
 	lagging chan struct{}
 	// broken takes why this member must not go on, from one seat after another.
 	broken chan error
+	// watch suspends the seat while the disk can't be written; watching waits for it.
+	watch    *disk.Watch
+	watching sync.WaitGroup
 
 	// background ends with Close.
 	background context.Context //nolint:containedctx // bounds what Close ends, no call
@@ -134,17 +145,19 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.reads, s.confirmed = readindex.NewReader(s.askNewest, s.arrived), readindex.NewRounds(s.askVoters)
 	opened := time.Now()
 	s.led.Store(&opened)
+	s.watch = disk.New(disk.Config{
+		Name: "the database", Dir: cfg.Dir, Reserve: cfg.Reserve, Log: watched{s}, Voters: cfg.Voters, Freeze: cfg.Freeze, Thaw: cfg.Thaw, Logger: cfg.Log,
+	})
 	if _, err := os.Stat(cfg.Dir); !cfg.Worker || err == nil {
-		st, err := takeSeat(ctx, cfg, hub, s.broken)
-		if err != nil {
+		if err := s.openSeat(ctx); err != nil {
 			return nil, err
 		}
-		s.seat.Store(st)
 	}
 	// The store outlives the opening, and ends with Close.
 	s.background, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.running.Go(func() { s.reads.Run(s.background) })
 	s.running.Go(func() { s.confirmed.Run(s.background) })
+	s.watching.Go(func() { s.watch.Run(s.background) })
 	if cfg.Remote != nil {
 		s.running.Go(func() { s.follow(s.background) })
 	}
@@ -158,6 +171,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // begin waits for the View, and makes the cluster when there is none.
 func (s *Store) begin(ctx context.Context) error {
+	// Without room even for what was kept there is nothing to show.
+	for s.watch.Suspended() {
+		select {
+		case <-time.After(10 * retryAfter):
+		case <-ctx.Done():
+			return state.Errorf(state.ErrUnavailable, "%s", s.Trouble().Message)
+		}
+	}
 	if err := s.Barrier(ctx); err != nil {
 		return err
 	}
@@ -185,6 +206,7 @@ func (s *Store) Abandon() error { return s.end((*seat).abandon) }
 func (s *Store) end(how func(*seat) error) error {
 	s.closing.Do(func() {
 		s.stop()
+		s.watching.Wait()
 		s.seating.Lock()
 		defer s.seating.Unlock()
 		st := s.seat.Load()
@@ -236,13 +258,6 @@ func (s *Store) MoveSchema(ctx context.Context, consent Consent) error {
 func (s *Store) WaitRevision(ctx context.Context, revision state.Revision) error {
 	return s.hub.wait(ctx, revision)
 }
-
-// Moved returns what is closed when this member's View moves on, and is closed already when
-// it shows more than the revision.
-func (s *Store) Moved(revision state.Revision) <-chan struct{} { return s.hub.moved(revision) }
-
-// Ended is closed by Close: the View moves no more.
-func (s *Store) Ended() <-chan struct{} { return s.hub.closed }
 
 // Leader returns the ID of the member that leads the database, as far as this
 // member knows; ErrUnavailable when there is none.

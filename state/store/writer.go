@@ -33,9 +33,10 @@ type writer struct {
 	hub   *hub
 	log   *slog.Logger
 	queue chan *request
-	// leading says that there is a session, and pulse is that session's.
-	leading atomic.Bool
-	pulse   atomic.Pointer[pulse]
+	// leading says that there is a session, and pulse is that session's; stuck says that a
+	// commit took patience and did not end.
+	leading, stuck atomic.Bool
+	pulse          atomic.Pointer[pulse]
 	// broken takes why this member must not go on, once.
 	broken chan error
 	// gone is closed when the writer has answered its last request.
@@ -163,18 +164,15 @@ func (w *writer) serve(ctx context.Context, asked []*request) {
 		w.drop() // commands find out by themselves
 	}
 	if err := w.lead(ctx); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			w.giveUp(ctx)
+		}
 		for _, r := range append(commands, others...) {
 			r.answer(Result{}, err)
 		}
 		return
 	}
 	if len(commands) > 0 {
-		if w.giveWay(ctx) {
-			for _, r := range append(commands, others...) {
-				r.answer(Result{}, errNotLeading)
-			}
-			return
-		}
 		w.commands(ctx, commands)
 	}
 	for _, r := range others {
@@ -343,7 +341,9 @@ func (w *writer) settle(ctx context.Context, g *group) error {
 	if err := g.session.do(ctx, "COMMIT"); err != nil {
 		w.log.WarnContext(ctx, "commit", "error", err, "commands", len(g.answers))
 		w.drop()
-		w.checkDisk(ctx, err)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			w.giveUp(ctx)
+		}
 		return errUnknown
 	}
 	g.session.revision, g.session.term = g.revision, g.term
@@ -367,32 +367,23 @@ func (w *writer) show(ctx context.Context, changes []Change) error {
 // undone is what to answer when a transaction ended before its commit.
 func (w *writer) undone(ctx context.Context, err error) error {
 	w.drop()
-	w.checkDisk(ctx, err)
 	if isLost(err) || isBusy(err) {
 		return errNotLeading
 	}
 	return err
 }
 
-// giveWay reports whether this member must not lead because its disk is almost full, and
-// has the daemon end then: see checkDisk. The node would end by a fault of its own once
-// it can't write (libraft 0.15, seen as a segmentation fault), and
-// say nothing.
-func (w *writer) giveWay(ctx context.Context) bool {
-	left, err := w.dir.space()
-	if err != nil || left >= lowDisk {
-		return false
+// giveUp has the node closed and opened again, unless it is the only one that votes:
+// another member may be able to commit.
+func (w *writer) giveUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	alone, err := w.node.alone(ctx)
+	leader, asked := w.node.leader(ctx)
+	if err == nil && asked == nil && !alone && leader == w.node.address {
+		w.stuck.Store(true)
 	}
-	if alone, asked := w.node.alone(ctx); alone || asked != nil {
-		return false
-	}
-	breakOff(w.broken, fmt.Errorf("the disk of this member's database has %d MiB left, so that another has to lead: make room on the disk, then start the daemon again", left>>20))
-	return true
 }
-
-// lowDisk is how much room a leader needs: the log grows by segments of 8 MiB, which are
-// made ahead.
-const lowDisk = 32 << 20
 
 // breakOff says why the member must not go on.
 func breakOff(broken chan<- error, why error) {
@@ -400,20 +391,6 @@ func breakOff(broken chan<- error, why error) {
 	case broken <- why:
 	default: // it was said
 	}
-}
-
-// checkDisk has the daemon end when err says that this member can't write to its disk
-// and others vote. The node would go on leading, so that no member of the cluster could
-// write, and it can't hand the leadership over either (libraft 0.15: "leadership
-// transfer failed"). A member that is alone goes on and refuses what it can't write.
-func (w *writer) checkDisk(ctx context.Context, err error) {
-	if !isDisk(err) {
-		return
-	}
-	if alone, asked := w.node.alone(ctx); alone || asked != nil {
-		return
-	}
-	breakOff(w.broken, fmt.Errorf("the database of this member can't be written, so that another has to lead: make room on the disk, then start the daemon again: %w", err))
 }
 
 // settleAll returns once an entry is committed that comes after all that this member has

@@ -4,52 +4,151 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"muster/test/lab"
 )
 
-// A database's leader whose disk is full ends, so that another leads: what is
-// acknowledged is kept, and once there is room again it is as good as new.
-func TestALeaderWithAFullDisk(t *testing.T) {
-	members := lab.ClusterOf(t, 3, lab.Options{NoInit: true, Network: lab.NewNetwork(t), Disk: 160 << 20})
-	for _, m := range members {
-		status(t, m, "m1 Online", "m2 Online", "m3 Online")
-	}
-	full := leader(t, members[0])
-	other := members[(full+1)%3]
-	members[full].FillDisk()
+// writes makes profiles of 20 kB through all the members until stop is called, and returns
+// those that were acknowledged.
+func writes(t *testing.T, members []*lab.Member, prefix string) (stop func() []string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
 	var made []string
-	const wanted = 300
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	// Together they are more than the log has room for without asking for more.
-	for i := 0; len(made) < wanted && ctx.Err() == nil; i++ {
-		name := fmt.Sprintf("p%d", i)
-		if _, err := other.Do(ctx, http.MethodPost, "/1.0/profiles", map[string]any{"name": name, "description": fmt.Sprintf("%030000d", i)}); err == nil {
-			made = append(made, name)
-		}
-	}
-	if len(made) < wanted {
-		t.Errorf("within a minute %d profiles were made; want %d", len(made), wanted)
-	}
-	if !members[full].Ended() {
-		t.Error("the member whose disk is full goes on")
-	} else if log := members[full].Log(); !strings.Contains(log, "make room on the disk") {
-		t.Errorf("it ended with\n%s\nwant a word about the disk", log)
-	}
-	members[full].FreeDisk()
-	if members[full].Ended() {
-		members[full].Up()
-	}
-	for i, m := range members {
-		status(t, m, "m1 Online", "m2 Online", "m3 Online")
-		for _, name := range made {
-			if err := m.Get(t.Context(), "/1.0/profiles/"+name, &struct{}{}); err != nil {
-				t.Errorf("profile %s through m%d: %v", name, i+1, err)
+	var writing sync.WaitGroup
+	for n := range 6 {
+		writing.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				name := fmt.Sprintf("%s-%d-%d", prefix, n, i)
+				_, err := members[n%len(members)].Do(ctx, http.MethodPost, "/1.0/profiles", map[string]any{"name": name, "description": strings.Repeat("x", 20_000)})
+				if err == nil {
+					mu.Lock()
+					made = append(made, name)
+					mu.Unlock()
+				}
 			}
+		})
+	}
+	return func() []string {
+		cancel()
+		writing.Wait()
+		return made
+	}
+}
+
+// statusOf is a member's status and message as another shows it.
+func statusOf(t *testing.T, through *lab.Member, name string) string {
+	t.Helper()
+	var members []struct {
+		member
+		Message string
+	}
+	if err := through.Get(t.Context(), "/1.0/cluster/members?recursion=1", &members); err != nil {
+		return err.Error()
+	}
+	for _, one := range members {
+		if one.ServerName == name {
+			return one.Status + ": " + one.Message
 		}
 	}
+	return "none"
+}
+
+// A log whose disk refuses writes for a while is closed and opened again, by itself. Its
+// member says so, the others go on, nothing that was acknowledged is lost, and the member
+// is then as good as any: the others' leader may be killed.
+func TestADiskThatRefusesWritesForAWhile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		leads  bool
+		refuse func(*lab.Member) func()
+		says   string
+	}{
+		"a follower's is full": {false, filled, "is full"},
+		"the leader's is full": {true, filled, "is full"},
+		"a follower's fails":   {false, (*lab.Member).FailDisk, "input/output error"},
+		"the leader's fails":   {true, (*lab.Member).FailDisk, "input/output error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			members := lab.ClusterOf(t, 3, lab.Options{NoInit: true, Network: lab.NewNetwork(t), Disk: 400 << 20})
+			for _, m := range members {
+				status(t, m, "m1 Online", "m2 Online", "m3 Online")
+			}
+			sick := leader(t, members[0])
+			if !tc.leads {
+				sick = (sick + 1) % 3
+			}
+			well := []*lab.Member{members[(sick+1)%3], members[(sick+2)%3]}
+			called := fmt.Sprintf("m%d", sick+1)
+			began := time.Now()
+			say := func(what string) { t.Logf("%5.1f s: %s", time.Since(began).Seconds(), what) }
+			stop := writes(t, members, "meanwhile")
+			mend := tc.refuse(members[sick])
+			say("the disk refuses writes")
+			for _, m := range members {
+				eventually(t, func() string {
+					if got := statusOf(t, m, called); !strings.HasPrefix(got, "Blocked") || !strings.Contains(got, tc.says) {
+						return got
+					}
+					return ""
+				})
+			}
+			say("all show the member as blocked")
+			time.Sleep(5 * time.Second) //nolint:forbidigo // segments are used up meanwhile
+			made := stop()
+			say(fmt.Sprintf("%d values were acknowledged", len(made)))
+			mend()
+			say("the disk takes writes again")
+			for _, m := range members {
+				status(t, m, "m1 Online", "m2 Online", "m3 Online")
+			}
+			eventually(t, func() string {
+				if got := statusOf(t, well[0], called); got != "Online: Fully operational" {
+					return got
+				}
+				return ""
+			})
+			say("all show the member as well")
+			stop = writes(t, members, "after")
+			time.Sleep(time.Second) //nolint:forbidigo // for something to be acknowledged
+			made = append(made, stop()...)
+			killed := leader(t, well[0])
+			members[killed].Kill()
+			say(fmt.Sprintf("m%d leads and is killed", killed+1))
+			left := slices.Delete(slices.Clone(members), killed, killed+1)
+			eventually(t, func() string {
+				_, err := left[0].Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": "last"})
+				if err != nil && !strings.Contains(err.Error(), "exists") {
+					return err.Error()
+				}
+				return ""
+			})
+			say("a write is acknowledged")
+			members[killed].Up()
+			for i, m := range members {
+				eventually(t, func() string {
+					var found []string
+					if err := m.Get(t.Context(), "/1.0/profiles", &found); err != nil {
+						return err.Error()
+					}
+					for _, name := range made {
+						if !slices.Contains(found, "/1.0/profiles/"+name) {
+							return fmt.Sprintf("m%d has lost profile %s, which was acknowledged", i+1, name)
+						}
+					}
+					return ""
+				})
+			}
+		})
+	}
+}
+
+// filled fills a member's disk until it is called back.
+func filled(m *lab.Member) (free func()) {
+	m.FillDisk()
+	return m.FreeDisk
 }

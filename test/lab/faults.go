@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/google/nftables"
@@ -195,11 +197,46 @@ func (m *Member) FreeDisk() {
 	}
 }
 
-// mountDisk gives the member's directory a file system of its own.
+// mountDisk gives the member's directory a file system of its own: ext4, as it fills up
+// and fails like those that people have.
 func (m *Member) mountDisk() error {
-	err := unix.Mount("tmpfs", m.Dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0711", m.options.Disk))
-	if err != nil {
-		return fmt.Errorf("make a disk for %s: %w", m.Dir, err)
+	image := m.Dir + ".disk"
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return err
+	}
+	// The mount keeps the file.
+	defer os.Remove(image)
+	if err := os.Truncate(image, m.options.Disk); err != nil {
+		return err
+	}
+	for _, command := range [][]string{
+		{"mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", image},
+		{"mount", "-o", "loop", image, m.Dir},
+		{"chmod", "0711", m.Dir},
+		{"rmdir", filepath.Join(m.Dir, "lost+found")},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("make a disk for %s: %s: %w: %s", m.Dir, command[0], err, out)
+		}
 	}
 	return nil
+}
+
+// FailDisk has the disk refuse all that the daemon writes with an I/O error, until mend is
+// called. It needs strace.
+func (m *Member) FailDisk() (mend func()) {
+	m.t.Helper()
+	calls := "io_submit,pwrite64,pwritev2,fsync,fdatasync,ftruncate,fallocate"
+	trace := exec.Command("strace", "-f", "-q", "-o", "/dev/null", "-e", "trace="+calls, "-e", "inject="+calls+":error=EIO", "-p", strconv.Itoa(m.daemon.Process.Pid))
+	if err := trace.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	return func() {
+		m.t.Helper()
+		// It lets go of the daemon and ends.
+		if err := trace.Process.Signal(syscall.SIGTERM); err != nil {
+			m.t.Error(err)
+		}
+		_ = trace.Wait() // it ends by the signal
+	}
 }

@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"muster/cluster/coord"
+	"muster/state"
+	"muster/state/store"
+)
+
+// statusBlocked is that of a member whose logs can't be written: it takes no part in the
+// consensus until they can be. Its instances run on.
+const statusBlocked = "Blocked"
+
+// Trouble is what keeps this member from its part in the consensus.
+func (c *Cluster) Trouble() state.Trouble {
+	worst := c.store.Trouble()
+	if c.cfg.Coord != nil {
+		if t := c.cfg.Coord.Trouble(); worst == (state.Trouble{}) || t.Broken && !worst.Broken {
+			worst = t
+		}
+	}
+	return worst
+}
+
+// troubles are those of all members that have any, by ID: this one's own, and what the
+// others say of themselves.
+func (c *Cluster) troubles() map[string]state.Trouble {
+	found := map[string]state.Trouble{}
+	if g := c.gossip.Load(); g != nil {
+		for _, load := range g.Loads() {
+			if load.Trouble != (state.Trouble{}) {
+				found[load.Member] = load.Trouble
+			}
+		}
+	}
+	delete(found, c.cfg.MemberID)
+	if t := c.Trouble(); t != (state.Trouble{}) {
+		found[c.cfg.MemberID] = t
+	}
+	return found
+}
+
+// Voters counts the other voters that are online and whose logs can be written, and all
+// voters.
+func (c *Cluster) Voters() (fit, all int) {
+	troubles := c.troubles()
+	for _, m := range c.cfg.Coord.Members() {
+		if roleOf(m) != store.Voter {
+			continue
+		}
+		all++
+		if _, sick := troubles[m.ID]; !sick && m.ID != c.cfg.MemberID && m.Verdict != coord.Offline && !c.doubted(m.ID) {
+			fit++
+		}
+	}
+	return fit, max(all, 1)
+}
+
+// sick are the members whose logs can't be written, by ID, as long as a majority of the
+// voters is well: else none, because nobody could take a vote over.
+func (c *Cluster) sick(members []coord.Member) map[string]bool {
+	sick := map[string]bool{}
+	for id, t := range c.troubles() {
+		sick[id] = t.Broken
+	}
+	votes, well := 0, 0
+	for _, m := range members {
+		if roleOf(m) == store.Voter {
+			votes++
+			if !sick[m.ID] && m.Verdict != coord.Offline {
+				well++
+			}
+		}
+	}
+	if well <= votes/2 {
+		return nil
+	}
+	return sick
+}
+
+// ail shows what keeps a member from its part.
+func (c *Cluster) ail(info *MemberInfo) {
+	t, sick := c.troubles()[info.ID]
+	if !sick || info.Status != string(present) {
+		return
+	}
+	info.Message = t.Message
+	if t.Broken {
+		info.Status = statusBlocked
+	}
+}

@@ -1,0 +1,150 @@
+// Package disk says whether the file system under a log can be written and how much room
+// it has, and keeps a reserve of room there.
+//
+// It never decides what follows from that.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// reserveFile is written in full, so that its blocks are this directory's for certain.
+	reserveFile = "reserve"
+	// probeFile is overwritten to learn whether the disk takes a write.
+	probeFile = "probe"
+	probeSize = 4096
+)
+
+// Low is how much room a file system has left, the reserve not counted, when a member
+// should give its part in the logs to others.
+const Low = 32 << 20
+
+// largestShare bounds a reserve on a small file system: one in so many bytes.
+const largestShare = 10
+
+// Disk is the file system under one directory.
+type Disk struct {
+	dir string
+	// size is that of the whole reserve.
+	size           int64
+	probe, reserve *os.File
+
+	mu     sync.Mutex // held by who writes the reserve
+	closed bool
+}
+
+// Open opens the files that the other methods need; it needs no room. size is how large
+// the reserve is to be.
+func Open(dir string, size int64) (*Disk, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return nil, fmt.Errorf("look at the file system of %s: %w", dir, err)
+	}
+	total := int64(fs.Blocks) * fs.Bsize //nolint:gosec // no file system is that large
+	d := &Disk{dir: dir, size: min(size, total/largestShare)}
+	var err error
+	if d.reserve, err = OpenReserve(dir); err != nil {
+		return nil, err
+	}
+	if d.probe, err = os.OpenFile(filepath.Join(dir, probeFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, errors.Join(err, d.reserve.Close())
+	}
+	return d, nil
+}
+
+// OpenReserve opens the reserve's file, for whoever gives it up where a write fails.
+func OpenReserve(dir string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(dir, reserveFile), os.O_RDWR|os.O_CREATE, 0o600)
+}
+
+// Close closes the files; the reserve stays. It may be called twice.
+func (d *Disk) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	return errors.Join(d.probe.Close(), d.reserve.Close())
+}
+
+// Probe writes a block and waits until the disk has it. No room for the first block is no
+// error: Room says so.
+func (d *Disk) Probe() error {
+	block := make([]byte, probeSize)
+	copy(block, time.Now().UTC().Format(time.RFC3339Nano)+"\n")
+	_, err := d.probe.WriteAt(block, 0)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil
+	}
+	if err == nil {
+		err = unix.Fdatasync(int(d.probe.Fd()))
+	}
+	if err != nil {
+		return fmt.Errorf("write to the disk of %s: %w", d.dir, err)
+	}
+	return nil
+}
+
+// Room is how many bytes the file system has left, the reserve not counted.
+func (d *Disk) Room() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(d.reserve.Fd()), &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // no file system is that large
+}
+
+// Held is how many bytes of the reserve are there.
+func (d *Disk) Held() int64 {
+	info, err := d.reserve.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// Whole reports whether the reserve is complete.
+func (d *Disk) Whole() bool { return d.Held() >= d.size }
+
+// GiveUp makes the reserve's room free.
+func (d *Disk) GiveUp() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reserve.Truncate(0)
+}
+
+// TakeBack writes the reserve again if the file system then still has Low left. It writes
+// at most step bytes, so that it may be stopped; call it until Whole.
+func (d *Disk) TakeBack(step int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held := d.Held()
+	missing := d.size - held
+	room, err := d.Room()
+	if err != nil || missing <= 0 || room < missing+Low {
+		return err
+	}
+	// Not zeros: some file systems keep no blocks for those.
+	block := make([]byte, 1<<20)
+	for i := range block {
+		block[i] = byte(i*7 + i>>8 + 1)
+	}
+	for written := int64(0); missing > 0 && written < step; {
+		n, err := d.reserve.WriteAt(block[:min(missing, int64(len(block)))], held)
+		if err != nil {
+			return errors.Join(fmt.Errorf("write the reserve in %s: %w", d.dir, err), d.reserve.Truncate(0))
+		}
+		held, missing, written = held+int64(n), missing-int64(n), written+int64(n)
+	}
+	return unix.Fdatasync(int(d.reserve.Fd()))
+}
