@@ -135,6 +135,14 @@ func TestWhatCantBeKnown(t *testing.T) {
 	if !strings.Contains(out, "UNREACHABLE") || !strings.Contains(warned, "Warning:") || strings.Count(warned, "no majority") != 1 {
 		t.Errorf("muster cluster list prints\n%s\nand warns %q", out, warned)
 	}
+	if _, err := exec.LookPath("lxc"); err == nil {
+		if out, _ := says(t, third, "lxc", "cluster", "list", "local:"); !strings.Contains(out, "UNREACHABLE") || !strings.Contains(out, "No majority") {
+			t.Errorf("lxc cluster list shows\n%s", out)
+		}
+		if out, _ := says(t, third, "lxc", "list", "local:"); strings.Count(out, "ERROR") != 2 {
+			t.Errorf("lxc list shows\n%s", out)
+		}
+	}
 	if answer, err := third.Request(t.Context(), http.MethodGet, "/1.0/cluster/members", nil, nil); err != nil || answer.Header.Get("Muster-Stale") == "" {
 		t.Errorf("the list is not marked as stale: %v", err)
 	}
