@@ -221,5 +221,5 @@ func eventually(t testing.TB, what string, condition func() bool) {
 
 // bare is a Config for tests that look at the wrappers and at no state.
 func bare() Config {
-	return Config{Log: slog.New(slog.DiscardHandler), View: func() *store.View { return nil }, RequestTimeout: 5 * time.Second}
+	return Config{Log: slog.New(slog.DiscardHandler), Host: Host{Name: func() string { return "ant" }}, View: func() *store.View { return nil }, RequestTimeout: 5 * time.Second}
 }
