@@ -54,7 +54,7 @@ func makeDirectory(client *sftp.Client, name string, spec FileSpec) error {
 	if err := client.Mkdir(name); err != nil {
 		return err
 	}
-	if err := setOwner(client, name, usualMode(0o755), spec); err != nil {
+	if err := setOwner(client, name, new(uint32(0o755)), spec); err != nil {
 		return errors.Join(err, client.RemoveDirectory(name))
 	}
 	return nil
@@ -148,9 +148,9 @@ func writeNew(client *sftp.Client, name string, replaces os.FileInfo, spec FileS
 	if err != nil {
 		return err
 	}
-	mode := usualMode(0o644)
+	mode := new(uint32(0o644))
 	if replaces != nil {
-		mode = usualMode(permissions(replaces.Mode()))
+		mode = new(permissions(replaces.Mode()))
 		if stat, ok := replaces.Sys().(*sftp.FileStat); ok {
 			uid, gid := int(stat.UID), int(stat.GID)
 			if spec.UID == nil {
@@ -205,8 +205,6 @@ func copyWithin(client *sftp.Client, from, to string) error {
 	_, err = io.Copy(target, source)
 	return errors.Join(err, target.Close())
 }
-
-func usualMode(bits uint32) *uint32 { return &bits }
 
 // setOwner gives a file the owner and the mode that spec asks for, and mode, unless nil,
 // when spec says nothing of it.

@@ -150,7 +150,7 @@ func (n *Node) dropDiskDir(ctx context.Context) error {
 	n.disksMu.Lock()
 	defer n.disksMu.Unlock()
 	if entries, err := os.ReadDir(n.diskDir()); err != nil || len(entries) > 0 {
-		return nil //nolint:nilerr // there is none
+		return nil // nobody has one, or somebody else has
 	}
 	return n.dropDisk(ctx, n.diskDir())
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,9 +63,7 @@ func TestDisksThatAreMounted(t *testing.T) {
 	with := func(devices state.Devices) Instance {
 		changed := inst
 		changed.Devices = state.Devices{"root": inst.Devices["root"]}
-		for name, options := range devices {
-			changed.Devices[name] = options
-		}
+		maps.Copy(changed.Devices, devices)
 		return changed
 	}
 	disks := state.Devices{
