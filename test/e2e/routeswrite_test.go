@@ -190,7 +190,7 @@ var stories = []story{
 		{route: "POST /1.0/images", path: "/1.0/images", body: object{"source": object{"type": "snapshot", "name": "w-x{i}/s2"}, "compression_algorithm": "none", "properties": object{"os": "x{i}"}}, code: 202, keeps: "fp=metadata.fingerprint", see: []string{"/1.0/images/{fp}"}},
 		{route: "DELETE /1.0/images/{fingerprint}", path: "/1.0/images/{fp}", code: 202, gone: []string{"/1.0/images/{fp}"}},
 		{route: "DELETE /1.0/instances/{name}/snapshots/{snapshot}", path: instance + "/snapshots/s2", code: 202, gone: []string{instance + "/snapshots/s2"}},
-		{route: "PUT /1.0/instances/{name}/state", path: instance + "/state", body: object{"action": "stop"}, code: 409},
+		{route: "PUT /1.0/instances/{name}/state", path: instance + "/state", body: object{"action": "stop"}, code: 400},
 		{route: "PUT /1.0/instances/{name}/state", path: instance + "/state", body: object{"action": "start"}, code: 202, see: []string{instance}},
 		{route: "DELETE /1.0/instances/{name}", path: instance, code: 400},
 		{route: "POST /1.0/instances/{name}/exec", path: instance + "/exec", body: object{"command": []any{"sh", "-c", "echo out; exit 3"}, "record-output": true}, code: 202, keeps: "log=metadata.output.1"},
