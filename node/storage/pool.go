@@ -112,8 +112,11 @@ func (p *Pool) NewVolumeSize() (int64, error) {
 
 // limits refuses a limit of volumes in a pool that can't limit any.
 func (p *Pool) limits(config state.Config) error {
-	if size, err := state.ParseSize(config["volume.size"]); config["volume.size"] == "" || err != nil || size == 0 || p.canLimit() {
+	if config["volume.size"] == "" || p.canLimit() {
 		return nil
+	}
+	if size, err := state.ParseSize(config["volume.size"]); err != nil || size == 0 {
+		return err
 	}
 	return fmt.Errorf("volume.size: %w", p.noQuota())
 }
