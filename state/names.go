@@ -130,7 +130,8 @@ func ValidateVolumeName(name string) error { return validatePlain("volume name",
 func ValidateDeviceName(name string) error { return validatePlain("device name", name) }
 
 // ValidateAliasName says whether name can be an image alias; those may hold
-// slashes ("ubuntu/22.04").
+// slashes ("ubuntu/22.04"), at any place. What proxies and clients would take for steps in
+// a path is refused.
 func ValidateAliasName(name string) error {
 	if err := validateLength("alias name", name, 255); err != nil {
 		return err
@@ -138,8 +139,16 @@ func ValidateAliasName(name string) error {
 	wrong := func(r rune) bool {
 		return r <= ' ' || r == utf8.RuneError || !unicode.IsPrint(r) || strings.ContainsRune(`\:,?#&"'`, r)
 	}
-	if strings.ContainsFunc(name, wrong) || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
-		return Errorf(ErrInvalid, "alias name %q: use letters, digits, dots, hyphens and inner slashes", name)
+	if strings.ContainsFunc(name, wrong) {
+		return Errorf(ErrInvalid, "alias name %q: use letters, digits, dots, hyphens and slashes", name)
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "." || part == ".." {
+			return Errorf(ErrInvalid, "alias name %q: %q is a step in a path; leave it out", name, part)
+		}
+	}
+	if strings.Trim(name, "/") == "" {
+		return Errorf(ErrInvalid, "alias name %q: it has only slashes; put a letter in it", name)
 	}
 	return nil
 }

@@ -78,8 +78,14 @@ func TestOtherNames(t *testing.T) {
 		"a member":                             {ValidateMemberName, "node1", "<nil>"},
 		"a member with a dot":                  {ValidateMemberName, "a.b", `member name "a.b": '.' is not allowed; use letters, digits and hyphens`},
 		"an alias with slashes":                {ValidateAliasName, "ubuntu/22.04", "<nil>"},
-		"an alias that begins with a slash":    {ValidateAliasName, "/a", `alias name "/a": use letters, digits, dots, hyphens and inner slashes`},
-		"an alias with a colon":                {ValidateAliasName, "a:b", `alias name "a:b": use letters, digits, dots, hyphens and inner slashes`},
+		"an alias that begins with a slash":    {ValidateAliasName, "/a", "<nil>"},
+		"an alias of dots":                     {ValidateAliasName, "..", `alias name "..": ".." is a step in a path; leave it out`},
+		"an alias of a dot":                    {ValidateAliasName, ".", `alias name ".": "." is a step in a path; leave it out`},
+		"an alias that leads elsewhere":        {ValidateAliasName, "../x", `alias name "../x": ".." is a step in a path; leave it out`},
+		"an alias that leads nowhere":          {ValidateAliasName, "a/./x", `alias name "a/./x": "." is a step in a path; leave it out`},
+		"an alias of a slash":                  {ValidateAliasName, "/", `alias name "/": it has only slashes; put a letter in it`},
+		"an alias with dots in it":             {ValidateAliasName, "a..b/.c", "<nil>"},
+		"an alias with a colon":                {ValidateAliasName, "a:b", `alias name "a:b": use letters, digits, dots, hyphens and slashes`},
 		"a network":                            {ValidateNetworkName, "mustbr0", "<nil>"},
 		"a network of 15 characters":           {ValidateNetworkName, strings.Repeat("a", 15), "<nil>"},
 		"a network of 16 characters":           {ValidateNetworkName, strings.Repeat("a", 16), `network name "aaaaaaaaaaaaaaaa"… has 16 characters: use 15 at most`},
@@ -139,4 +145,19 @@ func FuzzNames(f *testing.F) {
 			}
 		}
 	})
+}
+
+// No name that any noun takes is a step in a path, or nothing: a URL could not name it.
+func TestNamesThatURLsCanSay(t *testing.T) {
+	for noun, validate := range map[string]func(string) error{
+		"instance": ValidateInstanceName, "member": ValidateMemberName, "group": ValidateGroupName, "failure domain": ValidateDomainName,
+		"snapshot": ValidateSnapshotName, "profile": ValidateProfileName, "project": ValidateProjectName, "pool": ValidatePoolName,
+		"volume": ValidateVolumeName, "device": ValidateDeviceName, "alias": ValidateAliasName, "network": ValidateNetworkName,
+	} {
+		for _, name := range []string{"", ".", "..", "/", "//", "../x", "x/..", "./x", "x/.", "a/../b", "a?b", "a&b", "a\x00b", "a\nb", " ", "a b", "\xff"} {
+			if err := validate(name); err == nil {
+				t.Errorf("the %s name %q is taken", noun, name)
+			}
+		}
+	}
 }

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"muster/state"
@@ -79,9 +78,8 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 	mux *http.ServeMux
-	// aliases is the mux of image aliases: net/http cannot rank
-	// /1.0/images/aliases/{name...} against /1.0/images/{fingerprint}/export.
-	aliases *http.ServeMux
+	// aliases are the routes of one image alias, by method; see aliasName.
+	aliases map[string]http.Handler
 	// extensions are what this member's routes announce.
 	extensions []string
 	cross      *http.CrossOriginProtection
@@ -103,13 +101,17 @@ func New(cfg Config) (*Server, error) {
 
 // serving returns a server of the given routes.
 func serving(cfg Config, routes []route) (*Server, error) {
-	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), aliases: http.NewServeMux(), extensions: announced(routes), cross: http.NewCrossOriginProtection()}
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), aliases: map[string]http.Handler{}, extensions: announced(routes), cross: http.NewCrossOriginProtection()}
 	for _, r := range routes {
 		if err := r.check(); err != nil {
 			return nil, err
 		}
+		if r.path() == aliasPrefix+"{name...}" {
+			s.aliases[r.method()] = s.serve(r)
+			continue
+		}
 		for _, pattern := range r.patterns() {
-			s.muxOf(r.path()).Handle(pattern, s.serve(r))
+			s.mux.Handle(pattern, s.serve(r))
 		}
 	}
 	return s, nil
@@ -117,14 +119,6 @@ func serving(cfg Config, routes []route) (*Server, error) {
 
 // Extensions are the API extensions that this member serves by itself.
 func (s *Server) Extensions() []string { return s.extensions }
-
-// muxOf returns the mux that serves a path, or the pattern of one.
-func (s *Server) muxOf(path string) *http.ServeMux {
-	if strings.HasPrefix(path, "/1.0/images/aliases/") {
-		return s.aliases
-	}
-	return s.mux
-}
 
 // grace is how long requests that are being answered may take to end once Serve
 // has been told to stop.

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	pathpkg "path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +28,19 @@ var methods = []string{
 // document writes them); a path that is not in its shortest form is unknown,
 // since redirecting a PUT helps nobody.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if name := aliasName(r); name != "" {
+		r.SetPathValue("name", name)
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		if handler := s.aliases[method]; handler != nil {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		s.refuseMethod(w, r, slices.DeleteFunc(slices.Clone(methods), func(method string) bool { return s.aliases[method] == nil }))
+		return
+	}
 	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
 		r = r.Clone(r.Context())
 		r.URL.Path, r.URL.RawPath = trimmed, strings.TrimRight(r.URL.RawPath, "/")
@@ -34,12 +49,34 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
 		return
 	}
-	mux := s.muxOf(r.URL.Path)
-	if _, pattern := mux.Handler(r); pattern != "" {
-		mux.ServeHTTP(w, r)
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		s.mux.ServeHTTP(w, r)
 		return
 	}
-	allowed := s.allowed(r)
+	s.refuseMethod(w, r, s.allowed(r))
+}
+
+// aliasPrefix is the path of image aliases. What follows is the name of one, whatever it is
+// made of: net/http can't rank a pattern for it against /1.0/images/{fingerprint}/export,
+// and would take dots and slashes of the name for those of a path.
+const aliasPrefix = "/1.0/images/aliases/"
+
+// aliasName returns the name of the image alias that a request is about, or "". A slash
+// at the end that is not escaped is no part of it.
+func aliasName(r *http.Request) string {
+	escaped, found := strings.CutPrefix(r.URL.EscapedPath(), aliasPrefix)
+	if !found {
+		return ""
+	}
+	name, err := url.PathUnescape(strings.TrimRight(escaped, "/"))
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// refuseMethod answers that a path takes other methods than the request's, or is nothing's.
+func (s *Server) refuseMethod(w http.ResponseWriter, r *http.Request, allowed []string) {
 	if len(allowed) == 0 {
 		_ = writeError(w, http.StatusNotFound, fmt.Sprintf("nothing is at %s", r.URL.Path))
 		return
@@ -55,7 +92,7 @@ func (s *Server) allowed(r *http.Request) []string {
 	for _, method := range methods {
 		try := r.Clone(r.Context())
 		try.Method = method
-		if _, pattern := s.muxOf(r.URL.Path).Handler(try); pattern != "" {
+		if _, pattern := s.mux.Handler(try); pattern != "" {
 			allowed = append(allowed, method)
 		}
 	}
