@@ -21,7 +21,7 @@ func (a *app) clusterCommand() *cobra.Command {
   muster cluster add m2
   muster cluster list`,
 		a.clusterEnableCommand(), a.clusterListCommand(), a.clusterRemoveCommand(),
-		a.clusterAddCommand(), a.clusterTokensCommand(), a.clusterRevokeCommand(), a.clusterGroupCommand(),
+		a.clusterAddCommand(), a.clusterTokensCommand(), a.clusterRevokeCommand(), a.clusterGroupCommand(), a.clusterCertificateCommand(),
 		a.simple(memberNoun, "show", "Show a cluster member as YAML", func(ctx context.Context, t thing) error {
 			member, _, err := t.ClusterMember(ctx, t.name)
 			if err != nil {

@@ -37,6 +37,7 @@ func run() int {
 	defer stop()
 	a := newApp(os.Stdin, os.Stdout, os.Stderr, os.Getenv)
 	root := newRoot(a)
+	root.SetArgs(a.expanded(os.Args[1:]))
 	err := root.ExecuteContext(ctx)
 	a.close()
 	return report(os.Stderr, err, ctx.Err() != nil)

@@ -49,7 +49,8 @@ func (a *app) networkCommand() *cobra.Command {
 				return t.UpdateNetwork(ctx, t.name, changed.NetworkPut, etag)
 			})
 		}),
-		a.renaming(networkNoun, func(ctx context.Context, t thing, name string) error { return t.RenameNetwork(ctx, t.name, name) }), a.networkAttachCommand(), a.networkDetachCommand())
+		a.renaming(networkNoun, func(ctx context.Context, t thing, name string) error { return t.RenameNetwork(ctx, t.name, name) }))
+	cmd.AddCommand(a.networkAttachCommands()...)
 	cmd.AddCommand(a.keyCommands(keyed{
 		noun: networkNoun, key: "ipv4.nat", value: "false",
 		read: func(ctx context.Context, t thing) (map[string]string, error) {
@@ -179,74 +180,6 @@ func (a *app) networkLeasesCommand() *cobra.Command {
 	}
 	formatFlag(cmd, &format)
 	return cmd
-}
-
-func (a *app) networkAttachCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "attach [REMOTE:]NETWORK INSTANCE [DEVICE [INTERFACE]]",
-		Short:   "Connect an instance to a network",
-		Example: "  muster network attach lab web\n  muster network attach lab web nic1 eth1",
-		Args:    between(2, 4), ValidArgsFunction: a.complete(networkNames, instanceNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "network")
-			if err != nil {
-				return err
-			}
-			nic, err := nicFor(cmd.Context(), t.Client, t.name)
-			if err != nil {
-				return err
-			}
-			device := t.name
-			if len(args) > 2 {
-				device = args[2]
-			}
-			if len(args) > 3 {
-				nic["name"] = args[3]
-			}
-			return t.Change(cmd.Context(), args[1], func(put *api.InstancePut) error {
-				if put.Devices == nil {
-					put.Devices = map[string]map[string]string{}
-				}
-				if _, ok := put.Devices[device]; ok {
-					return fmt.Errorf("%s has a device %q already", args[1], device)
-				}
-				put.Devices[device] = nic
-				return nil
-			})
-		},
-	}
-}
-
-func (a *app) networkDetachCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "detach [REMOTE:]NETWORK INSTANCE [DEVICE]",
-		Short:   "Disconnect an instance from a network",
-		Example: "  muster network detach lab web",
-		Args:    between(2, 3), ValidArgsFunction: a.complete(networkNames, instanceNames, nothing),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.named(args[0], "network")
-			if err != nil {
-				return err
-			}
-			return t.Change(cmd.Context(), args[1], func(put *api.InstancePut) error {
-				var found []string
-				for _, name := range keysOf(put.Devices) {
-					device := put.Devices[name]
-					if device["type"] == "nic" && (device["network"] == t.name || device["parent"] == t.name) && (len(args) < 3 || args[2] == name) {
-						found = append(found, name)
-					}
-				}
-				switch len(found) {
-				case 0:
-					return fmt.Errorf("%s has no device of its own on %s", args[1], t.name)
-				case 1:
-					delete(put.Devices, found[0])
-					return nil
-				}
-				return fmt.Errorf("%s has several devices on %s (%s): name one", args[1], t.name, strings.Join(found, ", "))
-			})
-		},
-	}
 }
 
 func printNetwork(w io.Writer, name string, s api.NetworkState) {

@@ -23,11 +23,12 @@ Names may be written as REMOTE:NAME; without a remote, the default one is meant
   muster list
   muster exec web -- ps
   muster delete --force web`,
+		Version:       fullVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef(cmd, "unknown command %q", args[0])
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},
@@ -49,8 +50,10 @@ Names may be written as REMOTE:NAME; without a remote, the default one is meant
 		a.execCommand(), a.shellCommand(), a.consoleCommand(), a.fileCommand(),
 		a.configCommand(), a.profileCommand(), a.imageCommand(), a.networkCommand(), a.storageCommand(),
 		a.projectCommand(), a.clusterCommand(), a.placementCommand(), a.operationCommand(), a.monitorCommand(), a.queryCommand(),
-		a.remoteCommand(), a.versionCommand(),
+		a.remoteCommand(), a.aliasCommand(), a.manpageCommand(), a.versionCommand(),
 	)
+	giveUsualNames(root)
+	addNotThereYet(root)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	return root
@@ -62,7 +65,7 @@ func family(use, short, example string, members ...*cobra.Command) *cobra.Comman
 		Use: use, Short: short, Example: example,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef(cmd, "unknown command %q for %q", args[0], cmd.CommandPath())
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},

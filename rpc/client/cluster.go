@@ -189,3 +189,10 @@ func joinTokenOf(op api.Operation) (api.ClusterMemberJoinToken, error) {
 		ServerName: said.ServerName, Secret: said.Secret, Fingerprint: said.Fingerprint, Addresses: said.Addresses, ExpiresAt: said.ExpiresAt,
 	}, nil
 }
+
+// UpdateClusterCertificate replaces the certificate that all members show to clients, given
+// with its key in PEM form.
+func (c *Client) UpdateClusterCertificate(ctx context.Context, certificate, key string) error {
+	put := api.ClusterCertificatePut{ClusterCertificate: certificate, ClusterCertificateKey: key}
+	return c.send(ctx, request{method: http.MethodPut, path: at("cluster", "certificate"), body: put})
+}

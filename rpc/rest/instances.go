@@ -416,6 +416,9 @@ func (x instances) put(r *http.Request) (any, error) {
 	}
 	project, name := projectName(r), r.PathValue("name")
 	var op cluster.OperationInfo
+	if req.Restore != "" && req.Stateful {
+		return nil, state.Errorf(state.ErrInvalid, "field \"stateful\": snapshots of containers hold no memory; leave it out")
+	}
 	if req.Restore != "" {
 		// Clients name it with its instance before it.
 		op, err = x.store.RestoreSnapshot(r.Context(), project, name, strings.TrimPrefix(req.Restore, name+"/"))

@@ -53,6 +53,8 @@ type Config struct {
 	Default string
 	// Remotes are all of them, Local included.
 	Remotes map[string]Remote
+	// Aliases are command lines by the names that the user gave them.
+	Aliases map[string]string
 
 	dir    string
 	socket string
@@ -67,7 +69,7 @@ type document struct {
 // Load reads the configuration of a directory; one that does not exist is as
 // good as an empty one. Socket is where Local is found.
 func Load(dir, socket string) (*Config, error) {
-	c := &Config{Default: Local, Remotes: map[string]Remote{}, dir: dir, socket: socket}
+	c := &Config{Default: Local, Remotes: map[string]Remote{}, Aliases: map[string]string{}, dir: dir, socket: socket}
 	text, err := os.ReadFile(filepath.Join(dir, "config.yml"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -77,6 +79,7 @@ func Load(dir, socket string) (*Config, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "config.yml"), err)
 	}
 	maps.Copy(c.Remotes, doc.Remotes)
+	maps.Copy(c.Aliases, doc.Aliases)
 	// Only the project of Local is the user's to choose.
 	c.Remotes[Local] = Remote{Addr: "unix://", Project: doc.Remotes[Local].Project, Static: true}
 	if _, ok := c.Remotes[doc.Default]; ok {
@@ -87,7 +90,7 @@ func Load(dir, socket string) (*Config, error) {
 
 // Save writes the configuration, whole or not at all.
 func (c *Config) Save() error {
-	doc := document{Default: c.Default, Remotes: map[string]Remote{}, Aliases: map[string]string{}}
+	doc := document{Default: c.Default, Remotes: map[string]Remote{}, Aliases: c.Aliases}
 	for name, r := range c.Remotes {
 		if !r.Static || r.Project != "" {
 			doc.Remotes[name] = r
