@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -265,19 +267,6 @@ func (c *Cluster) noteApplied(subject string) {
 	}
 }
 
-// until waits until the View is as wanted.
-func (c *Cluster) until(ctx context.Context, wanted func(*store.View) bool) error {
-	for {
-		view := c.store.View()
-		if wanted(view) {
-			return nil
-		}
-		if err := c.store.WaitRevision(ctx, view.Revision()+1); err != nil {
-			return err
-		}
-	}
-}
-
 // made waits until every member that is online has its part, or could not make it. The
 // error names the members that could not.
 func (c *Cluster) made(ctx context.Context, what string, locals func(*store.View) state.Locals) error {
@@ -305,23 +294,31 @@ func (c *Cluster) made(ctx context.Context, what string, locals func(*store.View
 	return nil
 }
 
-// gone waits until every member has removed its part.
+// gone waits until every member that is online has removed its part. One that goes offline
+// meanwhile removes it when it is back: the error names it.
 func (c *Cluster) gone(ctx context.Context, what string, locals func(*store.View) state.Locals) error {
 	var failed string
+	var away []string
 	err := c.until(ctx, func(view *store.View) bool {
 		parts := locals(view)
+		away = nil
 		for _, member := range parts.Members() {
 			if message := parts[member].Message; message != "" {
 				failed = fmt.Sprintf("%s can't be removed from member %q, which goes on trying: %s", what, member, message)
 			}
+			if !c.onlineByName(view, member) {
+				away = append(away, strconv.Quote(member))
+			}
 		}
-		return len(parts) == 0 || failed != ""
+		return len(parts) == len(away) || failed != ""
 	})
 	switch {
 	case err != nil:
 		return state.Errorf(state.ErrUnavailable, "%s is still being removed on some members: %w", what, err)
 	case failed != "":
 		return state.Errorf(state.ErrConflict, "%s", failed)
+	case len(away) > 0:
+		return state.Errorf(state.ErrUnavailable, "%s is removed, but from member %s, which went offline: it is removed there when that member is back or is removed from the cluster", what, strings.Join(away, ", "))
 	}
 	return nil
 }

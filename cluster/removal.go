@@ -169,7 +169,12 @@ func (c *Cluster) clear(ctx context.Context, m *state.Member, mark string) error
 		return err
 	}
 	var failed string
+	wentAway := func(view *store.View) bool { return !c.onlineByName(view, name) }
 	err := c.until(ctx, func(view *store.View) bool {
+		if wentAway(view) {
+			failed = "it went offline"
+			return true
+		}
 		left := false
 		look := func(what string, locals state.Locals) {
 			local, there := locals[name]
@@ -199,6 +204,9 @@ func (c *Cluster) clear(ctx context.Context, m *state.Member, mark string) error
 		}
 		if out && err == nil {
 			return nil
+		}
+		if wentAway(c.store.View()) {
+			return state.Errorf(state.ErrUnavailable, "member %q went offline while it was to leave the consensus; use force to remove it all the same", name)
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

@@ -86,10 +86,10 @@ func (n *Node) forward(ctx context.Context, coordinator string, data []byte) (ui
 	})
 }
 
-// whileLeading asks the coordinator, and gives up when another coordinates: one that was
-// cut off or paused says nothing.
+// whileLeading asks the coordinator, and gives up when another coordinates, and after
+// leaderWait: one that was cut off or paused says nothing, and nobody may follow it.
 func (n *Node) whileLeading(ctx context.Context, coordinator string, ask func(context.Context) (uint64, error)) (uint64, error) {
-	asking, cancel := context.WithCancel(ctx)
+	asking, cancel := context.WithTimeout(ctx, leaderWait)
 	var guard sync.WaitGroup
 	defer guard.Wait()
 	defer cancel()

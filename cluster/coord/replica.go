@@ -64,6 +64,20 @@ func (r *Replica) Applied() uint64 {
 	return r.content.Applied
 }
 
+// Moved returns what is closed when the replica moves on, and is closed already when it
+// holds more than the entry at index.
+func (r *Replica) Moved(index uint64) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.content.Applied > index {
+		return over
+	}
+	return r.moving()
+}
+
+// over is closed.
+var over = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // WaitApplied waits until the replica holds the entry at index.
 func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 	for {

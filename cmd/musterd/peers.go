@@ -307,7 +307,7 @@ func (m *member) resolve(name string) (string, error) {
 // answerPeers serves the other members until ctx ends.
 func (m *member) answerPeers(ctx context.Context) {
 	m.background.Go(func() {
-		local := peer.Local{Store: &m.planes, Coord: &m.planes, Control: &m.planes, Handler: &m.planes}
+		local := peer.Local{Store: &m.planes, Coord: &m.planes, Control: &m.planes, Handler: &m.planes, Peers: m.peers}
 		if err := peer.Serve(ctx, m.peerConfig(), m.mux.Listener(mux.GRPC), local); err != nil {
 			m.log.Error("answer the other members", "error", err)
 		}
@@ -389,7 +389,7 @@ func (m *member) controllers() []string {
 // hangUpEvery is how often a member looks who has gone offline.
 const hangUpEvery = 200 * time.Millisecond
 
-// hangUp ends what is under way to members that are offline: who asked for something there
+// hangUp ends what is under way to and from members that are offline: who asked for something there
 // hears of it now, and not when the connection is found dead.
 func (m *member) hangUp(ctx context.Context) error {
 	ticker := time.NewTicker(hangUpEvery)

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"muster/state"
 )
@@ -24,6 +25,16 @@ type member struct {
 
 // AuthType implements credentials.AuthInfo.
 func (member) AuthType() string { return "muster-member" }
+
+// calling returns the ID of the member that makes a call, or "".
+func calling(ctx context.Context) string {
+	if from, ok := peer.FromContext(ctx); ok {
+		if known, ok := from.AuthInfo.(member); ok {
+			return known.id
+		}
+	}
+	return ""
+}
 
 func (o onePort) know(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	id := o.memberOf(conn)

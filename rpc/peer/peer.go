@@ -46,6 +46,8 @@ type Local struct {
 	Coord   Coord
 	Control Control
 	Handler Handler
+	// Peers may be nil; its HangUp ends what a member carries here, too.
+	Peers *Peers
 }
 
 // Store is the part of the state plane that peers ask; *store.Store implements it.
@@ -89,6 +91,8 @@ type Peers struct {
 	// carried counts the goroutines of requests on their way.
 	carried  sync.WaitGroup
 	carrying carrying
+	// carriedHere is what other members carry here, where Serve has it.
+	carriedHere carrying
 }
 
 // New returns Peers that have no connection yet.
@@ -174,7 +178,11 @@ func Serve(ctx context.Context, cfg Config, listener net.Listener, local Local) 
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WaitForHandlers(true),
 	)
-	requests := newRequests(cfg.Log, local.Handler)
+	here := &carrying{}
+	if local.Peers != nil {
+		here = &local.Peers.carriedHere
+	}
+	requests := newRequests(cfg.Log, local.Handler, here)
 	peerpb.RegisterStateServer(server, stateServer{store: local.Store})
 	peerpb.RegisterCoordServer(server, coordServer{coord: local.Coord, control: local.Control})
 	peerpb.RegisterRequestsServer(server, requests)

@@ -142,6 +142,13 @@ func (f *fake) ServePeer(w http.ResponseWriter, r *http.Request, caller rest.Cal
 // to end bee.
 func pair(t *testing.T, far *fake) (ant *peer.Peers, end func()) {
 	t.Helper()
+	ant, _, end = both(t, far)
+	return ant, end
+}
+
+// both is pair with bee's own Peers.
+func both(t *testing.T, far *fake) (ant, bee *peer.Peers, end func()) {
+	t.Helper()
 	identities := map[string]*pki.Identity{}
 	for _, id := range []string{"ant", "bee"} {
 		dir := t.TempDir()
@@ -179,8 +186,9 @@ func pair(t *testing.T, far *fake) (ant *peer.Peers, end func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
+	bee = peer.New(cfg)
 	serving.Go(func() {
-		if err := peer.Serve(ctx, cfg, muxes["bee"].Listener(mux.GRPC), peer.Local{Store: far, Coord: far, Control: far, Handler: far}); err != nil {
+		if err := peer.Serve(ctx, cfg, muxes["bee"].Listener(mux.GRPC), peer.Local{Store: far, Coord: far, Control: far, Handler: far, Peers: bee}); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -188,7 +196,8 @@ func pair(t *testing.T, far *fake) (ant *peer.Peers, end func()) {
 	t.Cleanup(end)
 	ant = peer.New(cfg)
 	t.Cleanup(func() { must(t, ant.Close()) })
-	return ant, end
+	t.Cleanup(func() { must(t, bee.Close()) })
+	return ant, bee, end
 }
 
 func must(t *testing.T, err error) {
@@ -492,6 +501,31 @@ func TestLastWordsArrive(t *testing.T) {
 		if got != messages*size {
 			t.Fatalf("%d bytes arrived; want %d", got, messages*size)
 		}
+	}
+}
+
+// What a member that is declared offline asks for ends at once, too: nobody hears the
+// answer.
+func TestHangUpOfWhatIsCarriedHere(t *testing.T) {
+	ended := make(chan struct{})
+	far := &fake{handler: func(w http.ResponseWriter, r *http.Request, _ rest.Caller) {
+		_, _ = io.WriteString(w, "one")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(ended)
+	}}
+	ant, bee, _ := both(t, far)
+	answer, err := clientOf(front(t, ant)).Get("http://x/")
+	must(t, err)
+	defer answer.Body.Close()
+	_, err = io.ReadFull(answer.Body, make([]byte, 3))
+	must(t, err)
+	bee.HangUp("cat")
+	bee.HangUp("ant")
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("the request of a member that was given up goes on")
 	}
 }
 

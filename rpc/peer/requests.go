@@ -133,9 +133,13 @@ func (h *halves) SetDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn.
 func (h *halves) SetWriteDeadline(t time.Time) error { return h.writes.SetWriteDeadline(t) }
 
-// HangUp ends the connections that are carried to a member, which is offline: nobody
-// should wait for its answer until its connection is found dead.
-func (p *Peers) HangUp(memberID string) { p.carrying.end(memberID) }
+// HangUp ends the connections that are carried to a member and those that it carries
+// here. It is offline: nobody should wait for its answer, or for what its client says
+// next, until its connection is found dead.
+func (p *Peers) HangUp(memberID string) {
+	p.carrying.end(memberID)
+	p.carriedHere.end(memberID)
+}
 
 // carrying is what is carried to whom.
 type carrying struct {
@@ -220,6 +224,8 @@ type requests struct {
 	peerpb.UnimplementedRequestsServer
 
 	server *http.Server
+	// here is what is carried here, by who carries it.
+	here   *carrying
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -234,8 +240,8 @@ type carried struct {
 
 type carriedKey struct{}
 
-func newRequests(log *slog.Logger, handler Handler) *requests {
-	r := &requests{conns: make(chan net.Conn), closed: make(chan struct{})}
+func newRequests(log *slog.Logger, handler Handler, here *carrying) *requests {
+	r := &requests{here: here, conns: make(chan net.Conn), closed: make(chan struct{})}
 	r.server = &http.Server{
 		ReadHeaderTimeout: 15 * time.Second,
 		MaxHeaderBytes:    256 << 10,
@@ -276,6 +282,9 @@ func (r *requests) Carry(stream grpc.BidiStreamingServer[peerpb.CarryRequest, pe
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer r.here.add(calling(ctx), cancel)()
 	// Returning ends the stream, and so a receive that waits.
 	ended := make(chan struct{})
 	var pumping sync.WaitGroup
@@ -290,6 +299,8 @@ func (r *requests) Carry(stream grpc.BidiStreamingServer[peerpb.CarryRequest, pe
 				return data, nil
 			case <-ended:
 				return nil, io.EOF
+			case <-ctx.Done():
+				return nil, ctx.Err()
 			}
 		}, func(data []byte) error { return stream.Send(&peerpb.CarryResponse{Data: data}) }, func() { close(ended) })
 	})

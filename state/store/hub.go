@@ -191,21 +191,31 @@ func (h *hub) reset(revision state.Revision, schema int64, objects []object, his
 	return nil
 }
 
+// moved returns what is closed when the View moves on, and is closed already when it shows
+// more than the revision.
+func (h *hub) moved(revision state.Revision) <-chan struct{} {
+	head := h.head.Load() // before the View, or its end could be missed
+	if h.view.Load().revision > revision {
+		return over
+	}
+	return head.ready
+}
+
+// over is closed.
+var over = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // wait returns when the View shows the revision.
 func (h *hub) wait(ctx context.Context, revision state.Revision) error {
-	for {
-		head := h.head.Load()
-		if h.view.Load().revision >= revision {
-			return nil
-		}
+	for h.view.Load().revision < revision {
 		select {
-		case <-head.ready:
+		case <-h.moved(revision - 1):
 		case <-ctx.Done():
 			return state.Errorf(state.ErrUnavailable, "revision %d was made and has not arrived here in time", revision)
 		case <-h.closed:
 			return errClosed
 		}
 	}
+	return nil
 }
 
 // content returns the link's changes.

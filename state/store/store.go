@@ -259,6 +259,13 @@ func (s *Store) WaitRevision(ctx context.Context, revision state.Revision) error
 	return s.hub.wait(ctx, revision)
 }
 
+// Moved returns what is closed when this member's View moves on, and is closed already when
+// it shows more than the revision.
+func (s *Store) Moved(revision state.Revision) <-chan struct{} { return s.hub.moved(revision) }
+
+// Ended is closed by Close: the View moves no more.
+func (s *Store) Ended() <-chan struct{} { return s.hub.closed }
+
 // Leader returns the ID of the member that leads the database, as far as this
 // member knows; ErrUnavailable when there is none.
 func (s *Store) Leader(ctx context.Context) (string, error) {
