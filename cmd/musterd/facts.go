@@ -19,7 +19,7 @@ import (
 // restConfig gives the REST server what it serves.
 func (m *member) restConfig(group int) rest.Config {
 	return rest.Config{
-		Log: m.log, View: m.store.View, Placement: placement{m}, Group: group, SharedExtensions: m.cluster.SharedExtensions,
+		Log: m.log, InOrder: m.inOrder, View: m.store.View, Placement: placement{m}, Group: group, SharedExtensions: m.cluster.SharedExtensions,
 		State: rest.Log{
 			Fresh: m.store.Fresh, Stale: m.store.Stale, Position: func() uint64 { return uint64(m.store.View().Revision()) },
 			Wait: func(ctx context.Context, revision uint64) error {

@@ -78,6 +78,8 @@ type member struct {
 	stopBackground context.CancelFunc
 
 	ready atomic.Bool
+	// inOrder is closed when what the daemon before left has been brought in order.
+	inOrder chan struct{}
 	// left says that this member was removed from its cluster.
 	left atomic.Bool
 	// anew says that the daemon is to begin anew: it has joined a cluster, or left one.
@@ -154,7 +156,7 @@ func serveOnce(ctx context.Context, dir string, log *slog.Logger, group int, wit
 		}
 		return *local, nil
 	}
-	m := &member{dir: dir, witness: witness, replies: replies, began: time.Now(), ended: make(chan struct{}), socket: socket}
+	m := &member{dir: dir, witness: witness, replies: replies, began: time.Now(), ended: make(chan struct{}), inOrder: make(chan struct{}), socket: socket}
 	defer m.close(ctx)
 	err = m.open(ctx, log, group)
 	if errors.Is(err, errEnded) {
@@ -541,6 +543,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		cancel()
 		return errors.Join(err, ignoreCancel(group.Wait()))
 	}
+	close(m.inOrder)
 	stopFollowing := m.events.Follow(m.coord.Replica(), m.ops.View, m.locationOf)
 	defer stopFollowing()
 	if err := m.cluster.Listen(ctx); err != nil {

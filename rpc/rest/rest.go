@@ -32,6 +32,9 @@ type Config struct {
 	State, Registry Log
 	// Host is what GET /1.0 tells of this member.
 	Host Host
+	// InOrder is closed when this member has come to order after its start; until then
+	// what would change something on it waits. Nil: it is.
+	InOrder <-chan struct{}
 	// Placement says which member owns a thing; nil means that this member
 	// owns everything.
 	Placement Placement

@@ -173,6 +173,9 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 			}
 		}
 	}
+	if err := s.inOrder(r); err != nil {
+		return err
+	}
 	s.sayStale(r, w.Header())
 	var value any
 	if rt.on.everyone && !forwarded(r.Context()) {
@@ -191,6 +194,24 @@ func (s *Server) answer(rt route, w *recorder, r *http.Request) (err error) {
 		return a.write(w, r)
 	}
 	return synced(value).write(w, r)
+}
+
+// inOrder waits for a member that was started just now: its pools are not mounted yet, its
+// networks not made, and what runs on it not found. What only shows something does not wait,
+// nor do the members among each other.
+func (s *Server) inOrder(r *http.Request) error {
+	if s.cfg.InOrder == nil || r.Method == http.MethodGet || strings.HasPrefix(r.URL.Path, "/internal/") {
+		return nil
+	}
+	late := time.NewTimer(s.cfg.RequestTimeout)
+	defer late.Stop()
+	select {
+	case <-s.cfg.InOrder:
+		return nil
+	case <-r.Context().Done():
+	case <-late.C:
+	}
+	return state.Errorf(state.ErrUnavailable, "this member was started just now and has not come to order yet: try again")
 }
 
 // bounded gives the request its deadline and its body a limit, or, when it

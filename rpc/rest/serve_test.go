@@ -321,3 +321,31 @@ func TestETagsAreReadWithAndWithoutQuotes(t *testing.T) {
 		t.Errorf("etag(31) = %s", got)
 	}
 }
+
+// A member that was started just now takes changes when it has come to order, and shows what
+// it knows before.
+func TestChangesWaitUntilTheMemberIsInOrder(t *testing.T) {
+	cfg := bare()
+	inOrder := make(chan struct{})
+	cfg.InOrder, cfg.RequestTimeout = inOrder, 300*time.Millisecond
+	changed := make(chan struct{}, 1)
+	routes := map[string]route{
+		"GET /1.0/thing":       {handle: answering("seen", nil)},
+		"POST /internal/thing": {handle: answering("told", nil)},
+		"PUT /1.0/thing":       {handle: func(*http.Request) (any, error) { changed <- struct{}{}; return "changed", nil }},
+		"POST /1.0/stream":     {handle: answering("streamed", nil), streams: true},
+	}
+	c := serveUnix(t, wrapped(t, cfg, routes))
+	c.must("GET /1.0/thing", "", nil)
+	c.must("POST /internal/thing", "", nil)
+	c.refused("PUT /1.0/thing", "", 503, "has not come to order yet")
+	c.refused("POST /1.0/stream", "", 503, "has not come to order yet")
+	select {
+	case <-changed:
+		t.Error("a change was made before the member was in order")
+	default:
+	}
+	close(inOrder)
+	c.must("PUT /1.0/thing", "", nil)
+	c.must("POST /1.0/stream", "", nil)
+}
