@@ -45,7 +45,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "Server version: %s (%s)\n", server.Environment.ServerVersion, orElse(server.Environment.Server, "unknown"))
+			fmt.Fprintf(a.stdout, "Server version: %s (%s)\n", orElse(server.Environment.MusterVersion, server.Environment.ServerVersion), orElse(server.Environment.Server, "unknown"))
 			return nil
 		},
 	}

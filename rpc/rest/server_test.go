@@ -27,8 +27,8 @@ func TestServer(t *testing.T) {
 		t.Errorf("server %+v; want a trusted, stable 1.0 that knows tls", server.ServerUntrusted)
 	}
 	environment := server.Environment
-	if environment.ServerClustered || environment.ServerName != "ant" || environment.ServerPid != os.Getpid() || environment.ServerVersion != "0.1" {
-		t.Errorf("environment %+v; want ant 0.1, alone, this process", environment)
+	if environment.ServerClustered || environment.ServerName != "ant" || environment.ServerPid != os.Getpid() || environment.ServerVersion != "5.0.2" || environment.MusterVersion != "0.1" {
+		t.Errorf("environment %+v; want ant 0.1 with the API of 5.0.2, alone, this process", environment)
 	}
 	if environment.Kernel != "Linux" || environment.KernelVersion == "" || environment.Driver != "lxc" || environment.DriverVersion != "5.0.2" {
 		t.Errorf("environment %+v; want Linux with a version and lxc 5.0.2", environment)

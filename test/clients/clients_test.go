@@ -113,7 +113,7 @@ func freePort(t *testing.T) string {
 
 // lxcSteps are everyday commands, in an order that tells a story.
 var lxcSteps = []step{
-	{run: "lxc version", want: `Client version: 5\.0.*Server version`},
+	{run: "lxc version", want: `Client version: 5\.0.*Server version: 5\.0\.2`},
 	{run: "lxc info", want: `api_status: stable.*server: muster`},
 	{run: "lxc remote list", want: `local`},
 	{run: "lxc list", want: `NAME.*STATE.*IPV4`},

@@ -14,6 +14,9 @@ import (
 // Version is the major API version that every path starts with.
 const Version = "1.0"
 
+// Release is the release of LXD with whose clients the API is compatible.
+const Release = "5.0.2"
+
 // ResponseType tells the three return types apart.
 type ResponseType string
 

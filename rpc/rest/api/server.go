@@ -52,7 +52,10 @@ type ServerEnvironment struct {
 	ServerEventMode string            `json:"server_event_mode"`
 	ServerName      string            `json:"server_name"`
 	ServerPid       int               `json:"server_pid"`
-	ServerVersion   string            `json:"server_version"`
+	// ServerVersion is the release of LXD whose API is served: clients refuse or trim
+	// what they do by it. MusterVersion is the server's own; LXD has none.
+	ServerVersion string `json:"server_version"`
+	MusterVersion string `json:"muster_version,omitempty"`
 	// Storage and StorageVersion list the drivers in use, joined by " | ".
 	Storage                 string                    `json:"storage"`
 	StorageVersion          string                    `json:"storage_version"`
