@@ -19,7 +19,7 @@ import (
 // back. tendIntents finishes those.
 type carrying struct {
 	mu sync.Mutex
-	// by counts the goroutines that work on an intent, by its ID. Guarded by mu.
+	// by has the intents that a goroutine works on, by their IDs. Guarded by mu.
 	by map[string]bool
 	// failed counts how often finishing an intent failed. Guarded by mu.
 	failed map[string]failure
@@ -71,6 +71,8 @@ const (
 	// intentTries is how often finishing an intent is tried. After that its subject is
 	// freed as it is: users can look at it, and delete it.
 	intentTries = 3
+	// intentTime bounds one try.
+	intentTime = 10 * time.Minute
 )
 
 // tendIntents finishes, until ctx ends, what is recorded as under way on this member and
@@ -117,6 +119,7 @@ func (c *Cluster) finishIntent(ctx context.Context, intent *state.Intent) {
 	renewed.ID = uuid.NewString()
 	if err := c.apply(ctx, store.Renew{ID: intent.ID, NewID: renewed.ID}); err != nil {
 		if !errors.Is(err, state.ErrNotFound) && ctx.Err() == nil {
+			c.postpone(intent.ID, "")
 			log.Warn("finish what was under way: try again later", "error", err)
 		}
 		return
@@ -124,8 +127,13 @@ func (c *Cluster) finishIntent(ctx context.Context, intent *state.Intent) {
 	done := c.carry(renewed.ID)
 	defer done()
 	log.Info("finishing what was under way")
-	err := c.resume(ctx, &renewed)
-	if err == nil || ctx.Err() != nil {
+	resuming, cancel := context.WithTimeout(ctx, intentTime)
+	defer cancel()
+	err := c.resume(resuming, &renewed)
+	if ctx.Err() != nil {
+		return // the next start finishes it
+	}
+	if err == nil {
 		c.forgetFailure(intent.ID)
 		return
 	}
