@@ -24,7 +24,7 @@ func stepsFor(t *testing.T) time.Duration {
 	t.Helper()
 	value := os.Getenv("MUSTER_CHAOS_STEPS")
 	if value == "" {
-		return 40 * time.Second
+		return 24 * time.Second
 	}
 	seconds, err := strconv.Atoi(value)
 	if err != nil {
