@@ -259,19 +259,19 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 // Membership reports whether the holder of a member's certificate, in DER form, is a
 // member still, as of now anywhere in the cluster. Who shows no certificate of this
 // cluster's authority is told nothing (state.ErrForbidden).
-func (c *Cluster) Membership(ctx context.Context, certificate []byte) (bool, error) {
+func (c *Cluster) Membership(ctx context.Context, certificate []byte) (is bool, life string, err error) {
 	leaf, err := x509.ParseCertificate(certificate)
 	if err == nil {
 		_, err = leaf.Verify(x509.VerifyOptions{Roots: c.cfg.Identity.Authorities(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	}
 	if err != nil || pki.MemberOf(leaf) == "" {
-		return false, state.Errorf(state.ErrForbidden, "not authorized: this is for servers that are or were members of this cluster")
+		return false, "", state.Errorf(state.ErrForbidden, "not authorized: this is for servers that are or were members of this cluster")
 	}
 	if err := c.store.Barrier(ctx); err != nil {
-		return false, err
+		return false, "", err
 	}
 	m, err := c.store.View().MemberByID(pki.MemberOf(leaf))
-	return err == nil && m.Config[store.LostKey] == "", nil
+	return err == nil && m.Config[store.LostKey] == "", c.cfg.Coord.Life(pki.MemberOf(leaf)), nil
 }
 
 // checkJoinConfig refuses configuration for pools and networks that do not exist, or

@@ -20,6 +20,8 @@ type content struct {
 	Leases      map[string]*Lease     `json:"leases"`
 	Locks       map[string]*Lock      `json:"locks"`
 	Operations  map[string]*Operation `json:"operations"`
+	// Lives are the members' newest lives, by ID; see lives.
+	Lives map[string]string `json:"lives,omitempty"`
 
 	// finished are the final operations in the order they ended.
 	finished []ended
@@ -37,7 +39,7 @@ type ended struct {
 func newContent() content {
 	return content{
 		Members: map[string]*Member{}, Leases: map[string]*Lease{},
-		Locks: map[string]*Lock{}, Operations: map[string]*Operation{},
+		Locks: map[string]*Lock{}, Operations: map[string]*Operation{}, Lives: map[string]string{},
 	}
 }
 
@@ -46,6 +48,9 @@ func (c *content) settle() error {
 	empty := newContent()
 	if c.Members == nil {
 		c.Members = empty.Members
+	}
+	if c.Lives == nil {
+		c.Lives = empty.Lives
 	}
 	if c.Leases == nil {
 		c.Leases = empty.Leases
@@ -85,6 +90,7 @@ func (c *content) copy() content {
 	same.Leases = maps.Clone(c.Leases)
 	same.Locks = maps.Clone(c.Locks)
 	same.Operations = maps.Clone(c.Operations)
+	same.Lives = maps.Clone(c.Lives)
 	return same
 }
 
@@ -129,6 +135,7 @@ func (e RemoveMember) apply(c *content, index uint64) error {
 		return state.Errorf(state.ErrNotFound, "member %q not found", e.ID)
 	}
 	delete(c.Members, e.ID)
+	delete(c.Lives, e.ID)
 	for name, lease := range c.Leases {
 		if lease.Holder == e.ID {
 			delete(c.Leases, name)
@@ -306,6 +313,10 @@ func (e trimOperations) apply(c *content, _ uint64) error {
 }
 
 func (e memberRestarted) apply(c *content, index uint64) error {
+	// A release that knows nothing of lives records none, and none is held against it.
+	if delete(c.Lives, e.Member); e.Life {
+		c.Lives[e.Member] = e.Boot
+	}
 	before := func(op *Operation) bool { return ofMember(e.Member)(op) && (e.Boot == "" || op.Boot != e.Boot) }
 	c.failOperations(index, "the daemon restarted", before, func(op *Operation) { op.UpdatedAt = e.At })
 	return nil

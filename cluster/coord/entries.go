@@ -114,10 +114,13 @@ type trimOperations struct {
 
 // memberRestarted ends what the member's daemon was doing when it stopped. The entry
 // may come late, when the daemon works again already: what it has begun in this life,
-// named by Boot, goes on.
+// named by Boot, goes on. Life says that Boot is to be remembered as the member's life. An
+// older release does not, and does with the entry what it always did: so this is no kind
+// of its own, which it could not read.
 type memberRestarted struct {
 	Member string    `json:"member"`
 	Boot   string    `json:"boot,omitempty"`
+	Life   bool      `json:"life,omitempty"`
 	At     time.Time `json:"at"`
 }
 

@@ -25,8 +25,13 @@ type replica = Replica
 type Node struct {
 	*replica
 	cfg Config
-	// boot names this life of the daemon.
-	boot string
+	// boot names this life of the daemon; recorded says that the log has it. lives are on
+	// disk, and used by the one goroutine that records the restart.
+	boot     string
+	recorded atomic.Bool
+	lives    *lives
+	// replaced has room for one: why this daemon must end.
+	replaced chan error
 	// seat is nil while this member is a worker; seating is held by who changes it.
 	seat    atomic.Pointer[seat]
 	seating sync.Mutex
@@ -64,7 +69,12 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := errors.Join(finishStandingAside(cfg.Dir), Gone(cfg.Dir)); err != nil {
 		return nil, err
 	}
-	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString()}
+	known, err := openLives(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString(), lives: known, replaced: make(chan error, 1)}
+	n.replica.own, n.replica.hear = cfg.ID, n.hearLife
 	n.reads, n.confirmed = readindex.NewReader(n.askNewest, n.WaitApplied), readindex.NewRounds(n.askVoters)
 	n.watch = disk.New(disk.Config{
 		Name: "the coordination log", Dir: cfg.Dir, Reserve: cfg.Reserve, Log: watched{n}, Voters: cfg.Voters, Freeze: cfg.Freeze, Thaw: cfg.Thaw, Logger: cfg.Log,
@@ -97,7 +107,7 @@ func (n *Node) sit(s *seat) {
 // becomeReady waits until the replica is up to date and has this member's own
 // restart in it.
 func (n *Node) becomeReady(ctx context.Context) error {
-	restarted := memberRestarted{Member: n.cfg.ID, Boot: n.boot, At: time.Now()}
+	restarted := memberRestarted{Member: n.cfg.ID, Boot: n.boot, Life: true, At: time.Now()}
 	s := n.seat.Load()
 	if s == nil {
 		n.work.Go(func() { n.sayRestarted(n.background, restarted) })
@@ -122,19 +132,47 @@ func (n *Node) becomeReady(ctx context.Context) error {
 		n.work.Go(func() { n.sayRestarted(n.background, restarted) })
 		return nil
 	}
-	_, err := n.Propose(ctx, restarted)
-	return err
+	return n.recordLife(ctx, restarted)
 }
 
 // sayRestarted records that this member restarted as soon as anybody can.
 func (n *Node) sayRestarted(ctx context.Context, restarted memberRestarted) {
 	for ctx.Err() == nil {
-		_, err := n.Propose(ctx, restarted)
+		// What the log says of this member may have come by while it was down.
+		err := n.Barrier(ctx)
+		if err == nil {
+			err = n.recordLife(ctx, restarted)
+		}
+		if errors.Is(err, ErrOutdated) {
+			n.replace(err)
+			return
+		}
 		if err == nil || n.closed.Load() {
 			return
 		}
 		n.cfg.Log.Warn("waiting for the coordinator", "error", err)
 	}
+}
+
+// recordLife has the log record that this member restarted, unless it was started elsewhere
+// since. The replica must be up to date.
+func (n *Node) recordLife(ctx context.Context, restarted memberRestarted) error {
+	if s := n.seat.Load(); s != nil && s.alone() {
+		// Nobody else can have written to this log. It may have been put back from a backup.
+	} else if !n.lives.knows(n.Life(n.cfg.ID)) {
+		return ErrOutdated
+	}
+	if err := n.lives.begin(n.boot); err != nil {
+		n.cfg.Log.Warn("this start is not told apart from one of a copy of this directory", "error", err)
+		restarted.Life = false
+	}
+	if _, err := n.Propose(ctx, restarted); err != nil || !restarted.Life {
+		return err
+	}
+	if err := n.lives.record(n.boot); err != nil {
+		n.cfg.Log.Warn("the next start can't tell that this life was recorded", "error", err)
+	}
+	return nil
 }
 
 // Part says what this member holds of the log: no other member may count on more.

@@ -37,6 +37,11 @@ type Replica struct {
 	subscribersMu sync.Mutex
 	subscribers   map[*subscriber]struct{} // guarded by subscribersMu
 
+	// own is this member's ID, and hear is called with its newest life whenever the log
+	// says one. Both are set before the log is followed.
+	own  string
+	hear func(life string)
+
 	// attention tells the coordinator's loop that leases or finished
 	// operations changed.
 	attention chan struct{}
@@ -249,7 +254,11 @@ func (r *Replica) take(index uint64, data []byte, entry Entry) (taken bool, refu
 		}
 	}
 	moved := r.moveOn()
+	life, hear := r.content.Lives[r.own], r.hear
 	r.mu.Unlock()
+	if restarted, is := entry.(*memberRestarted); is && restarted.Member == r.own && hear != nil {
+		hear(life)
+	}
 	r.tell(changed, attention)
 	r.spread(entry)
 	deliver(woken, moved)
@@ -330,7 +339,11 @@ func (r *Replica) restore(restored content) {
 		}
 	}
 	moved := r.moveOn()
+	life, hear := r.content.Lives[r.own], r.hear
 	r.mu.Unlock()
+	if hear != nil {
+		hear(life)
+	}
 	r.tell(changed, true)
 	deliver(woken, moved)
 }

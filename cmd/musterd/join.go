@@ -245,7 +245,7 @@ func finishJoining(dir string) error {
 // dropLogs removes both consensus logs, with all that they hold.
 func dropLogs(dir string) error {
 	// The marks of what was in use first: without them nobody misses the rest.
-	for _, logs := range []string{"database.used", "raft.used", "database", "raft", "database.gone", "raft.gone"} {
+	for _, logs := range []string{"database.used", "raft.used", "raft.lives", "database", "raft", "database.gone", "raft.gone"} {
 		if err := os.RemoveAll(filepath.Join(dir, logs)); err != nil {
 			return err
 		}
@@ -301,6 +301,8 @@ func (m *member) awaitMembership(ctx context.Context) error {
 		case <-m.ended:
 			return errEnded
 		case err := <-m.store.Broken():
+			return err
+		case err := <-m.coord.Replaced():
 			return err
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():

@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"muster/cluster/coord"
 	"muster/cluster/pki"
 	"muster/rpc/rest"
 	"muster/rpc/rest/api"
@@ -19,8 +22,8 @@ import (
 )
 
 // askMembership asks the other members whether this one still is a member, all at once.
-// It returns errRemoved when one says with certainty that it is not, and nil as soon as
-// one says that it is, or nobody can tell.
+// It returns errRemoved when one says with certainty that it is not, coord.ErrOutdated when it
+// was started elsewhere since, and nil as soon as one says that it is, or nobody can tell.
 func (m *member) askMembership(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -36,7 +39,7 @@ func (m *member) askMembership(ctx context.Context, patience time.Duration) erro
 	for range others {
 		select {
 		case err := <-answers:
-			if err == nil || errors.Is(err, errRemoved) {
+			if err == nil || errors.Is(err, errRemoved) || errors.Is(err, coord.ErrOutdated) {
 				return err
 			}
 			m.log.Debug("ask another member whether this one still is a member", "error", err)
@@ -82,6 +85,9 @@ func (m *member) membershipAt(ctx context.Context, address string) error {
 	}
 	if !answer.Member {
 		return errRemoved
+	}
+	if known, err := coord.KnowsLife(filepath.Join(m.dir, "raft"), answer.Life); err != nil || !known {
+		return cmp.Or(err, coord.ErrOutdated)
 	}
 	return nil
 }

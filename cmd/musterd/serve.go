@@ -559,6 +559,8 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 		select {
 		case err := <-m.store.Broken():
 			return err
+		case err := <-m.coord.Replaced():
+			return err
 		case <-ctx.Done():
 			return nil
 		}

@@ -41,13 +41,15 @@ type MemberStore interface {
 	// Going is told by a member that it goes; whether another takes its vote.
 	Going(ctx context.Context, memberID string) (taken bool, err error)
 	// Membership reports whether the holder of a member's certificate (DER) is a member,
-	// as of now anywhere in the cluster.
-	Membership(ctx context.Context, certificate []byte) (bool, error)
+	// as of now anywhere in the cluster, and which life of its daemon was recorded last.
+	Membership(ctx context.Context, certificate []byte) (is bool, life string, err error)
 }
 
 // InternalMembership is the answer to POST /internal/membership.
 type InternalMembership struct {
 	Member bool `json:"member"`
+	// Life is that of the member's daemon which was recorded last, as far as is known here.
+	Life string `json:"life,omitempty"`
 }
 
 // InternalJoinTerms is the answer to POST /internal/join/terms.
@@ -452,8 +454,8 @@ func (x members) going(r *http.Request) (any, error) {
 }
 
 func (x members) membership(r *http.Request) (any, error) {
-	is, err := x.store.Membership(r.Context(), CallerOf(r.Context()).Certificate)
-	return InternalMembership{Member: is}, err
+	is, life, err := x.store.Membership(r.Context(), CallerOf(r.Context()).Certificate)
+	return InternalMembership{Member: is, Life: life}, err
 }
 
 func (x members) admit(r *http.Request) (any, error) {

@@ -30,7 +30,7 @@ func logs(m *lab.Member) []string {
 	for _, log := range []string{"database", "raft"} {
 		kept, _ := filepath.Glob(filepath.Join(m.Dir, log+"*"))
 		for _, dir := range kept {
-			if filepath.Ext(dir) != ".used" { // only says that the log is not to be missed
+			if ext := filepath.Ext(dir); ext != ".used" && ext != ".lives" { // they stand beside the logs
 				found = append(found, filepath.Base(dir))
 			}
 		}
