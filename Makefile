@@ -46,7 +46,8 @@ bench: test-deps build ## measure the numbers of the design, beside LXD when Deb
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./state/... ./cluster/... ./rpc/... && $(GO) run ./test/bench
 
 chaos: test-deps build ## kill the daemon at random points, and at every step of its logs, for a long while
-	MUSTER_CHAOS_ROUNDS=$${MUSTER_CHAOS_ROUNDS:-50} MUSTER_CHAOS_STEPS=$${MUSTER_CHAOS_STEPS:-0} $(GO) test -count=1 -timeout 120m ./test/chaos -v
+	MUSTER_CHAOS_ROUNDS=$${MUSTER_CHAOS_ROUNDS:-50} MUSTER_CHAOS_STEPS=$${MUSTER_CHAOS_STEPS:-0} $(GO) test -count=1 -timeout 120m ./test/chaos -v && \
+	MUSTER_CHAOS_STEPS=$${MUSTER_CHAOS_STEPS:-0} $(GO) test -count=1 -timeout 20m ./cluster/coord -run TestAKillAtAnyStep -v
 
 failover: build ## measure how long a cluster takes no writes when a member is killed, paused or cut off
 	MUSTER_FAILOVER_ROUNDS=$${MUSTER_FAILOVER_ROUNDS:-20} $(GO) test -count=1 -timeout 120m ./test/failover -v

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 		proposeUntilKilled(dir)
 		os.Exit(1)
 	}
+	if dir := os.Getenv("MUSTER_TEST_COORD_SNAPSHOT"); dir != "" {
+		snapshotAndMore(dir)
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 

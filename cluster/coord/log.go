@@ -73,6 +73,14 @@ func openLog(dir string, log *slog.Logger) (opened *diskLog, err error) {
 	if err != nil {
 		return nil, damaged(dir, err)
 	}
+	// Those that a kill cut off are nobody's.
+	unfinished, err := filepath.Glob(filepath.Join(dir, "snapshots", "*.tmp"))
+	for _, snapshot := range unfinished {
+		err = errors.Join(err, os.RemoveAll(snapshot))
+	}
+	if err != nil {
+		return nil, err
+	}
 	d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, hclogTo(log))
 	if err != nil {
 		return nil, err

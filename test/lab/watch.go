@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -37,6 +38,8 @@ type Watch struct {
 	daemon   int
 	listener int
 	ended    chan struct{}
+	// reap waits for a program that nobody else waits for.
+	reap func()
 
 	mu     sync.Mutex
 	target Call
@@ -149,11 +152,34 @@ func (m *Member) launchWatched(call Call) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.launchAs(cmd); err != nil {
+	return watch(m.Dir, call, cmd, between, func() error { return m.launchAs(cmd) })
+}
+
+// WatchProgram starts a program of a test whose logs are in dir, as LaunchedWatched does with a
+// daemon. What it writes comes out of out.
+func WatchProgram(t T, dir string, call Call, environment []string, program string, args ...string) (w *Watch, out io.Reader, err error) {
+	t.Helper()
+	cmd, between, err := watched(t, program, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.Env, cmd.Stderr = append(os.Environ(), environment...), os.Stderr
+	if out, err = cmd.StdoutPipe(); err != nil {
+		return nil, nil, err
+	}
+	if w, err = watch(dir, call, cmd, between, cmd.Start); err == nil {
+		w.reap = sync.OnceFunc(func() { _ = cmd.Wait() }) // how it ended, the caller reads
+	}
+	return w, out, err
+}
+
+func watch(dir string, call Call, cmd *exec.Cmd, between talk, start func() error) (*Watch, error) {
+	if err := start(); err != nil {
 		return nil, err
 	}
 	_ = between.theirs.Close()
-	w := &Watch{dir: m.Dir, daemon: cmd.Process.Pid, ended: make(chan struct{}), target: call, counts: map[string]int{}}
+	w := &Watch{dir: dir, daemon: cmd.Process.Pid, ended: make(chan struct{}), reap: func() {}, target: call, counts: map[string]int{}}
+	var err error
 	if w.listener, err = between.receive(); err != nil {
 		return nil, err
 	}
@@ -171,12 +197,14 @@ func (w *Watch) Arm(call Call) {
 // Counts waits for the daemon's end, and returns how many calls of each name it did.
 func (w *Watch) Counts() map[string]int {
 	<-w.ended
+	w.reap()
 	return w.counts
 }
 
 // Killed waits for the daemon's end, and says at which call it was killed, or "".
 func (w *Watch) Killed() string {
 	<-w.ended
+	w.reap()
 	return w.killed
 }
 
