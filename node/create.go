@@ -70,7 +70,9 @@ func (n *Node) Create(ctx context.Context, inst Instance, source Source, progres
 	if err := n.applyNewRootSize(ctx, inst, pool, volume); err != nil {
 		return nil, err
 	}
-	n.keepAddresses(ctx, inst.with(volatile))
+	if err := n.claimAddresses(ctx, inst.with(volatile)); err != nil {
+		return nil, err
+	}
 	return volatile, nil
 }
 

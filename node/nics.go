@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -151,6 +152,17 @@ func (n *Node) keepAddresses(ctx context.Context, inst Instance) {
 	if err := n.KeepAddresses(ctx, inst); err != nil {
 		n.log.Warn("keep the addresses of an instance", "instance", inst.HostName(), "error", err)
 	}
+}
+
+// claimAddresses is keepAddresses that returns what can never be done: an address that is
+// another's. A network that does not run is no reason to refuse.
+func (n *Node) claimAddresses(ctx context.Context, inst Instance) error {
+	err := n.KeepAddresses(ctx, inst)
+	if err == nil || errors.Is(err, state.ErrInvalid) {
+		return err
+	}
+	n.log.Warn("keep the addresses of an instance", "instance", inst.HostName(), "error", err)
+	return nil
 }
 
 // releaseAddresses is ReleaseAddresses on the way out.

@@ -26,11 +26,16 @@ func (n *Node) Update(ctx context.Context, from, to Instance) (state.Config, err
 	if err != nil {
 		return nil, err
 	}
+	if running == state.StatusStopped {
+		if err := n.claimAddresses(ctx, to); err != nil {
+			n.keepAddresses(ctx, from)
+			return nil, err
+		}
+	}
 	if err := n.updateRootSize(ctx, from, to); err != nil {
 		return nil, err
 	}
 	if running == state.StatusStopped {
-		n.keepAddresses(ctx, to)
 		return volatile, nil
 	}
 	var done []func()

@@ -30,7 +30,7 @@ const (
 // what next asks for; the zero next asks for nothing. An address is free for others only
 // then: the server would keep it until it expires.
 func (n *Networks) releaseLeases(ctx context.Context, before, next Reservation) error {
-	if before.HWAddr == "" {
+	if before.HWAddr == "" && before.IPv6 == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTime)
@@ -68,7 +68,7 @@ func (l handed) belongs(r Reservation) bool {
 	if l.duid == "" {
 		return strings.EqualFold(l.hwaddr, r.HWAddr)
 	}
-	return strings.HasSuffix(strings.ToLower(l.duid), strings.ToLower(r.HWAddr)) || l.address == r.IPv6 || l.name != "" && l.name == r.Name
+	return r.HWAddr != "" && strings.HasSuffix(strings.ToLower(l.duid), strings.ToLower(r.HWAddr)) || l.address == r.IPv6 || l.name != "" && l.name == r.Name
 }
 
 // fits reports whether the lease may stay when before becomes next.

@@ -173,6 +173,9 @@ func (n *Networks) reserve(ctx context.Context, id string, r Reservation) error 
 	if there && before == r {
 		return nil
 	}
+	if err := n.free(ctx, id, r); err != nil {
+		return err
+	}
 	if there {
 		// The lease goes first: killed in between, the file still says what to release.
 		if err := n.releaseLeases(ctx, before, r); err != nil {
@@ -190,6 +193,35 @@ func (n *Networks) reserve(ctx context.Context, id string, r Reservation) error 
 		// The server sees new and changed files by itself, but forgets only when it is told
 		// to read all again.
 		n.reload(r.Network)
+	}
+	return nil
+}
+
+// free refuses a reservation of an address that another instance of this machine has
+// leased, and releases a lease that is nobody's here: the server would not hand the address
+// out before it expires. The caller holds n.hosts.
+func (n *Networks) free(ctx context.Context, id string, r Reservation) error {
+	if r.IPv4 == "" && r.IPv6 == "" {
+		return nil
+	}
+	leases, _, err := n.handedOut(r.Network)
+	if err != nil {
+		return err
+	}
+	for _, lease := range leases {
+		if lease.address != r.IPv4 && lease.address != r.IPv6 || lease.belongs(r) {
+			continue
+		}
+		for _, other := range slices.Sorted(maps.Keys(n.reserved[r.Network])) {
+			if other != id && lease.belongs(n.reserved[r.Network][other]) {
+				return state.Errorf(state.ErrInvalid, "%s of network %q is leased to instance %q now: choose another, or set another address of that instance first",
+					lease.address, r.Network, n.reserved[r.Network][other].Name)
+			}
+		}
+		stranger := Reservation{Network: r.Network, HWAddr: lease.hwaddr, Name: lease.name, IPv6: lease.address}
+		if err := n.releaseLeases(ctx, stranger, Reservation{}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -81,6 +81,26 @@ func TestAnAddressThatIsReleasedIsFree(t *testing.T) {
 		return !resolves(t, c2, "c1.lxd", "10.77.1.50") && resolves(t, c2, "c2.lxd", "10.77.1.50")
 	})
 
+	// What c2 has leased is not c3's; what nobody here has any more is.
+	err := n.Keep(ctx, "c3", []Reservation{static("c3", "00:16:3e:00:00:03")})
+	if !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), `leased to instance "c2"`) {
+		t.Errorf("an address that c2 has: %v; want it refused", err)
+	}
+	ask4(t, guest(t, "mt0", "00:16:3e:00:00:04"))
+	theirs := ""
+	for address, name := range leasesOf(t, n, "mt0") {
+		if name != "c2" {
+			theirs = address
+		}
+	}
+	fourth := static("c4", "00:16:3e:00:00:05")
+	fourth.IPv4 = theirs
+	keep(t, n, "c4", fourth)
+	if _, there := leasesOf(t, n, "mt0")[theirs]; there || theirs == "" {
+		t.Errorf("%q is leased to a stranger still", theirs)
+	}
+	keep(t, n, "c4")
+
 	// A change of the address: the old one is free, the new one is handed out.
 	changed := static("c2", "00:16:3e:00:00:02")
 	changed.IPv4 = "10.77.1.60"
