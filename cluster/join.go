@@ -139,6 +139,9 @@ type JoinRequest struct {
 	// names of storage pools and networks.
 	Pools    map[string]state.Config `json:"pools,omitempty"`
 	Networks map[string]state.Config `json:"networks,omitempty"`
+	// EndsJoin says that the server ends its join itself (EndJoin). One of a former release
+	// does not: its join has ended when it is admitted.
+	EndsJoin bool `json:"ends_join,omitempty"`
 	// ByPassword says that Secret is the trust password, which the caller has checked, and
 	// no join token's.
 	ByPassword bool `json:"-"`
@@ -227,7 +230,13 @@ func (c *Cluster) AdmitMember(ctx context.Context, join JoinRequest) (JoinAnswer
 	if err := c.cfg.Reach(ctx, join.Address, join.Fingerprint); err != nil {
 		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "member %q can't reach the joining server at %s: %w", c.Self(), join.Address, err)
 	}
-	config := state.Config{store.JoiningKey: cmp.Or(token.SecretHash, store.JoinedByPassword)}
+	config := state.Config{}
+	switch {
+	case join.EndsJoin:
+		config[store.JoiningKey] = cmp.Or(token.SecretHash, store.JoinedByPassword)
+	case join.ByPassword:
+		return JoinAnswer{}, state.Errorf(state.ErrInvalid, "the joining server runs a former release, which joins by a token: make one with \"muster cluster add\"")
+	}
 	if join.Witness {
 		if len(join.Pools)+len(join.Networks) > 0 {
 			return JoinAnswer{}, state.Errorf(state.ErrInvalid, "field \"member_config\": a witness has no storage pools and no networks: leave it out")

@@ -24,6 +24,9 @@ const joinPatience = 30 * time.Second
 // joinEvery is how often a member that joins looks whether its join has ended.
 const joinEvery = 100 * time.Millisecond
 
+// joinRetry is how long a member waits when it could not record that its join has ended.
+const joinRetry = 5 * time.Second
+
 // joins is what the coordinator remembers, in its term, of servers that join. Only the loop
 // of tendRoles uses it.
 type joins struct {
@@ -104,8 +107,13 @@ func (c *Cluster) EndJoin(ctx context.Context) error {
 		}
 		if known, found := c.cfg.Coord.Member(self.ID); found && known.Verdict == coord.Online && !c.partsPending(self.Name) {
 			err := c.apply(ctx, store.EndJoin{Name: self.Name})
-			if !errors.Is(err, state.ErrUnavailable) {
+			if err == nil || errors.Is(err, state.ErrNotFound) {
 				return err
+			}
+			if !errors.Is(err, state.ErrUnavailable) {
+				// The leader may be of a release that does not know the command.
+				c.log.Warn("record that this member has joined: it is tried again", "error", err)
+				ticker.Reset(joinRetry)
 			}
 		}
 		select {

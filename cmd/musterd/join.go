@@ -83,7 +83,7 @@ func (m *member) askToJoin(ctx context.Context, join rest.JoinSpec) error {
 		Name: join.Name, Secret: join.Secret, MemberID: m.identity.MemberID(), Address: m.mux.Address(),
 		Architecture: m.cluster.Architecture(), Capacity: m.node.Capacity(), Protocol: cluster.JoinProtocol, Schema: m.store.KnownSchema(),
 		Fingerprint: m.identity.Server().Fingerprint(), Request: string(request),
-		Pools: join.Pools, Networks: join.Networks, Witness: m.witness,
+		Pools: join.Pools, Networks: join.Networks, Witness: m.witness, EndsJoin: true,
 	}, &answer)
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func admitted(t *testing.T, first, joiner *lab.Member, token map[string]any) {
 	}
 	join := cluster.JoinRequest{
 		Name: token["server_name"].(string), Secret: token["secret"].(string), MemberID: pki.MemberOf(self), Address: joiner.Address(),
-		Protocol: cluster.JoinProtocol, Fingerprint: pki.Fingerprint(server), Request: string(request), Architecture: "x86_64",
+		Protocol: cluster.JoinProtocol, Fingerprint: pki.Fingerprint(server), Request: string(request), Architecture: "x86_64", EndsJoin: true,
 	}
 	join.Schema.Oldest, join.Schema.Newest = one.Schema, one.Schema
 	if answer := post(t, first, "/internal/join", join); answer.Code != http.StatusOK {
@@ -192,7 +192,7 @@ func TestKilledWhileItJoins(t *testing.T) {
 		if err := init.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := time.Duration(random.IntN(900)) * time.Millisecond
+		after := time.Duration(random.IntN(400)) * time.Millisecond
 		time.Sleep(after) // any moment will do
 		joiner.Kill()
 		_ = init.Wait() // its daemon was killed
