@@ -147,17 +147,21 @@ func (c *Cluster) finishIntent(ctx context.Context, intent *state.Intent) {
 }
 
 // postpone notes that finishing an intent failed, and returns how often it has by now.
-// next is the ID that it has from now on, empty when that stays.
+// next is the ID that it has from now on, empty when it was not even begun.
 func (c *Cluster) postpone(intent, next string) int {
 	c.carrying.mu.Lock()
 	defer c.carrying.mu.Unlock()
 	failed := c.carrying.failed[intent]
+	delete(c.carrying.failed, intent)
 	if next == "" {
 		next = intent
+		// It did not come to a try: without a leader, say.
+		failed.again = time.Now().Add(10 * time.Second)
+		c.carrying.failed[next] = failed
+		return failed.times
 	}
-	delete(c.carrying.failed, intent)
 	failed.times++
-	failed.again = time.Now().Add(min(time.Second<<failed.times, time.Minute))
+	failed.again = time.Now().Add(time.Second << min(failed.times, 6))
 	c.carrying.failed[next] = failed
 	return failed.times
 }
