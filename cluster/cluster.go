@@ -91,6 +91,10 @@ type Cluster struct {
 	// certificate is the setting that was last taken over; see takeCertificate.
 	certificate string // guarded by certificateMu
 
+	frozenMu sync.Mutex
+	// frozen are the host names of instances that FreezeWriters froze.
+	frozen []string // guarded by frozenMu
+
 	profilesMu sync.Mutex
 	// profiles are the profiles as the running instances here have them.
 	profiles map[string]*state.Profile // guarded by profilesMu

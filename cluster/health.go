@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+
 	"muster/cluster/coord"
 	"muster/state"
 	"muster/state/store"
@@ -75,6 +77,31 @@ func (c *Cluster) sick(members []coord.Member) map[string]bool {
 		return nil
 	}
 	return sick
+}
+
+// FreezeWriters freezes the instances here that may write, before the room is given up that
+// was kept for stopping and deleting them. What the state plane says of them stays.
+func (c *Cluster) FreezeWriters(ctx context.Context) {
+	c.frozenMu.Lock()
+	defer c.frozenMu.Unlock()
+	frozen, err := c.node.FreezeBusy(ctx)
+	if err != nil {
+		c.log.Warn("freeze the instances that work on a full disk", "error", err)
+	}
+	if len(frozen) > 0 {
+		c.log.Warn("the disk is full: instances that may write are frozen until there is room", "instances", frozen)
+	}
+	c.frozen = append(c.frozen, frozen...)
+}
+
+// ThawWriters takes back what FreezeWriters did.
+func (c *Cluster) ThawWriters(ctx context.Context) {
+	c.frozenMu.Lock()
+	defer c.frozenMu.Unlock()
+	if err := c.node.Thaw(ctx, c.frozen); err != nil {
+		c.log.Warn("let instances go on that were frozen while the disk was full", "error", err)
+	}
+	c.frozen = nil
 }
 
 // ail shows what keeps a member from its part.

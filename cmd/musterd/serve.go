@@ -327,7 +327,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 	m.coord, err = coord.Open(ctx, coord.Config{
 		Dir: filepath.Join(m.dir, "raft"), ID: id, Bootstrap: !joined, Patient: others, Worker: joined, Streams: streams{m}, Forward: m.peers,
 		Follow: m.peers, Sources: m.controllers, Log: m.log,
-		Reserve: coordReserve, Voters: m.fitVoters,
+		Reserve: coordReserve, Voters: m.fitVoters, Freeze: m.freezeWriters, Thaw: m.thawWriters,
 	})
 	if err != nil {
 		return err
@@ -341,7 +341,7 @@ func (m *member) open(ctx context.Context, log *slog.Logger, group int) error {
 		Dir: filepath.Join(m.dir, "database"), Log: m.log,
 		Member: state.Member{ID: id, Name: host, CreatedAt: time.Now().UTC()},
 		Worker: joined, Patient: others, Remote: m.peers, Others: m.controllers,
-		Reserve: databaseReserve, Voters: m.fitVoters,
+		Reserve: databaseReserve, Voters: m.fitVoters, Freeze: m.freezeWriters, Thaw: m.thawWriters,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) { return m.dial(ctx, id, mux.Dqlite) },
 	})
 	if err != nil {
@@ -403,6 +403,20 @@ func (m *member) fitVoters() (fit, all int) {
 		return c.Voters()
 	}
 	return 0, 1
+}
+
+// freezeWriters freezes instances that would use up the room that is given up, and
+// thawWriters lets them go on.
+func (m *member) freezeWriters(ctx context.Context) {
+	if c := m.planes.cluster.Load(); c != nil {
+		c.FreezeWriters(ctx)
+	}
+}
+
+func (m *member) thawWriters(ctx context.Context) {
+	if c := m.planes.cluster.Load(); c != nil {
+		c.ThawWriters(ctx)
+	}
 }
 
 // location is this member's name as clients know it.

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,9 @@ func (p *Pool) retire(ctx context.Context, content, slot string) error {
 		return err
 	}
 	grave := p.in(dirMounts, dirGone, rand.Text())
-	if err := os.Mkdir(grave, 0o700); err != nil {
+	if err := os.Mkdir(grave, 0o700); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return p.unmountPath(ctx, target) // slower, and without room
+	} else if err != nil {
 		return err
 	}
 	if err := unix.Mount(target, grave, "", unix.MS_MOVE, ""); err != nil {

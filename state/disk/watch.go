@@ -75,12 +75,16 @@ type Watch struct {
 	// it, or changes that.
 	mu        sync.Mutex
 	suspended atomic.Bool
+	// using says that the reserve is not whole, and can't be for want of room.
+	using atomic.Bool
 
 	// These belong to Run.
-	retry, refill    time.Time
-	pause            time.Duration
-	opened           time.Time
-	frozen           bool
+	retry, refill time.Time
+	pause         time.Duration
+	opened        time.Time
+	frozen        bool
+	// left is how much room there was when instances were frozen last.
+	left             int64
 	lastFailedReason string
 }
 
@@ -107,7 +111,7 @@ func (w *Watch) Suspended() bool { return w.suspended.Load() }
 // written then.
 func (w *Watch) Scarce() bool {
 	fit, all := w.voters()
-	if w.Trouble() == (state.Trouble{}) {
+	if !w.using.Load() {
 		fit++
 	}
 	return fit <= all/2
@@ -219,6 +223,7 @@ func (w *Watch) look(ctx context.Context) {
 	}
 	failed := w.failed()
 	tight := room < Low+d.missing()
+	w.using.Store(tight && !d.Whole())
 	switch {
 	case open && failed != nil, open && tight && w.spared():
 		w.suspend(ctx, failed)
@@ -248,9 +253,14 @@ func (w *Watch) failed() error {
 func (w *Watch) keep(ctx context.Context, d *Disk, room int64, tight bool) {
 	switch {
 	case tight:
-		w.say(state.Trouble{Message: fmt.Sprintf("The disk of %s is almost full (%d MiB left): only stopping and deleting works while most members are so", w.cfg.Name, room>>20)})
+		w.say(state.Trouble{Message: fmt.Sprintf("The disk of %s is almost full (%d MiB left): while most members are so, only stopping and deleting works", w.cfg.Name, room>>20)})
 		if room < floor && d.Held() > 0 {
 			w.giveUp(ctx, d)
+			w.left, _ = d.Room()
+		} else if w.frozen && room < w.left-1<<20 {
+			// Something else uses it up.
+			w.cfg.freeze(ctx)
+			w.left = room
 		}
 	case d.Whole():
 		w.say(state.Trouble{})
@@ -275,10 +285,16 @@ func (w *Watch) giveUp(ctx context.Context, d *Disk) {
 }
 
 func (w *Watch) freeze(ctx context.Context) {
-	if !w.frozen && w.cfg.Freeze != nil {
-		w.cfg.Freeze(ctx)
+	if !w.frozen {
+		w.cfg.freeze(ctx)
 	}
 	w.frozen = true
+}
+
+func (cfg *Config) freeze(ctx context.Context) {
+	if cfg.Freeze != nil {
+		cfg.Freeze(ctx)
+	}
 }
 
 func (w *Watch) thaw(ctx context.Context) {

@@ -46,6 +46,11 @@ func (s *Store) ApplyEnvelope(ctx context.Context, envelope Envelope) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
+	if s.leading() {
+		if err := s.admit(command); err != nil {
+			return Result{}, err
+		}
+	}
 	a := s.do(ctx, &request{envelope: envelope, command: command})
 	return inWords(a)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -151,4 +153,138 @@ func TestADiskThatRefusesWritesForAWhile(t *testing.T) {
 func filled(m *lab.Member) (free func()) {
 	m.FillDisk()
 	return m.FreeDisk
+}
+
+// A guest that writes throughout fills the disk of a server. Stopping and deleting it works
+// all the same, also after the daemon was killed meanwhile; nothing else is taken, and
+// everything once there is room.
+func TestAFullDiskIsFreedByDeleting(t *testing.T) {
+	m := lab.Start(t, lab.Options{Network: lab.NewNetwork(t), Disk: 400 << 20})
+	m.Busybox()
+	for _, name := range []string{"writer", "quiet"} {
+		if err := m.Launch(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func() int64 {
+		var size int64
+		for _, log := range []string{"database", "raft"} {
+			info, err := os.Stat(filepath.Join(m.Dir, log, "reserve"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			size += info.Size()
+		}
+		return size
+	}
+	eventually(t, func() string {
+		if held() < 44<<20 {
+			return "the room for a full disk is not kept yet"
+		}
+		return ""
+	})
+	m.Muster("exec", "writer", "--", "sh", "-c", "while true; do cat /dev/zero >> /root/file 2>/dev/null; done >/dev/null 2>&1 &")
+	profile := func(name string) error {
+		_, err := m.Do(t.Context(), http.MethodPost, "/1.0/profiles", map[string]any{"name": name})
+		return err
+	}
+	eventuallyWithin(t, time.Minute, func() string {
+		if err := profile(fmt.Sprintf("p%d", time.Now().UnixNano())); err == nil || !strings.Contains(err.Error(), "only stopping and deleting works") {
+			return fmt.Sprintf("a profile can be made on a full disk: %v", err)
+		}
+		return ""
+	})
+	m.Kill()
+	m.Up()
+	if err := profile("refused"); err == nil || !strings.Contains(err.Error(), "only stopping and deleting works") {
+		t.Errorf("after a restart a profile can be made on a full disk: %v", err)
+	}
+	m.Muster("list") // it answers
+	m.Muster("stop", "--force", "writer")
+	m.Muster("delete", "writer")
+	eventually(t, func() string {
+		if err := profile("taken"); err != nil && !strings.Contains(err.Error(), "exists") {
+			return err.Error()
+		}
+		return ""
+	})
+	eventually(t, func() string {
+		if held() < 44<<20 {
+			return "the room for a full disk is not kept again"
+		}
+		return ""
+	})
+	if got := m.Muster("exec", "quiet", "--", "echo", "it runs on"); !strings.Contains(got, "it runs on") {
+		t.Errorf("the other instance says %q", got)
+	}
+}
+
+// Three disks that are full lose nothing: deleting works, nothing else is taken, and all is
+// well again when there is room, also for a member that was killed meanwhile.
+func TestThreeFullDisks(t *testing.T) {
+	members := lab.ClusterOf(t, 3, lab.Options{NoInit: true, Network: lab.NewNetwork(t), Disk: 400 << 20})
+	for _, m := range members {
+		status(t, m, "m1 Online", "m2 Online", "m3 Online")
+	}
+	stop := writes(t, members, "before")
+	for _, m := range members {
+		eventually(t, func() string {
+			for _, log := range []string{"database", "raft"} {
+				if info, err := os.Stat(filepath.Join(m.Dir, log, "reserve")); err != nil || info.Size() < 12<<20 {
+					return "the room for a full disk is not kept yet"
+				}
+			}
+			return ""
+		})
+	}
+	made := stop()
+	for _, m := range members {
+		m.FillDisk()
+	}
+	do := func(m *lab.Member, method, path string, body any) error {
+		_, err := m.Do(t.Context(), method, path, body)
+		return err
+	}
+	eventuallyWithin(t, time.Minute, func() string {
+		err := do(members[0], http.MethodPost, "/1.0/profiles", map[string]any{"name": fmt.Sprintf("p%d", time.Now().UnixNano())})
+		if err == nil || !strings.Contains(err.Error(), "only stopping and deleting works") {
+			return fmt.Sprintf("a profile can be made on full disks: %v", err)
+		}
+		return ""
+	})
+	gone := made[0]
+	eventuallyWithin(t, time.Minute, func() string {
+		err := do(members[1], http.MethodDelete, "/1.0/profiles/"+gone, nil)
+		if err != nil && !strings.Contains(err.Error(), "not found") {
+			return err.Error()
+		}
+		return ""
+	})
+	members[2].Kill()
+	members[2].Up()
+	for _, m := range members {
+		m.FreeDisk()
+	}
+	for i, m := range members {
+		status(t, m, "m1 Online", "m2 Online", "m3 Online")
+		eventuallyWithin(t, time.Minute, func() string {
+			err := do(m, http.MethodPost, "/1.0/profiles", map[string]any{"name": fmt.Sprintf("after-%d", i)})
+			if err != nil && !strings.Contains(err.Error(), "exists") {
+				return err.Error()
+			}
+			return ""
+		})
+		var found []string
+		if err := m.Get(t.Context(), "/1.0/profiles", &found); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range made[1:] {
+			if !slices.Contains(found, "/1.0/profiles/"+name) {
+				t.Fatalf("m%d has lost profile %s, which was acknowledged", i+1, name)
+			}
+		}
+		if slices.Contains(found, "/1.0/profiles/"+gone) {
+			t.Errorf("m%d has profile %s, which was deleted", i+1, gone)
+		}
+	}
 }

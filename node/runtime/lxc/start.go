@@ -133,6 +133,9 @@ func (r *Runtime) prepare(spec runtime.Spec) error {
 			return err
 		}
 	}
+	if err := r.setGoal(spec.ID, ""); err != nil {
+		return err
+	}
 	// One log back is enough to see why a container did not come up again.
 	log := filepath.Join(run, wire.Log)
 	if err := os.Rename(log, log+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -120,15 +120,32 @@ func needsMonitor(spec runtime.Spec) bool {
 	return strings.Contains(spec.RawLXC, "lxc.hook.") || len(physNICs(spec)) > 0
 }
 
+// goalSize is the size of the file that holds a goal: it is written when the container
+// starts, and overwritten where it stands, because stopping must need no room on the disk.
+const goalSize = 16
+
 func (r *Runtime) setGoal(id, goal string) error {
-	return putFile(filepath.Join(r.run(id), wire.Goal), []byte(goal), 0o600)
+	file, err := os.OpenFile(filepath.Join(r.run(id), wire.Goal), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%-*s\n", goalSize-1, goal)
+	return errors.Join(err, file.Close())
+}
+
+// goal is what setGoal wrote last, or "".
+func (r *Runtime) goal(id string) string {
+	text, err := os.ReadFile(filepath.Join(r.run(id), wire.Goal))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // dropGoal forgets a goal that was not reached.
 func (r *Runtime) dropGoal(id, goal string) {
-	path := filepath.Join(r.run(id), wire.Goal)
-	if text, err := os.ReadFile(path); err == nil && string(text) == goal {
-		_ = os.Remove(path)
+	if r.goal(id) == goal {
+		_ = r.setGoal(id, "") // it is read again when the container ends only
 	}
 }
 

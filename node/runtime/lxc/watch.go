@@ -245,11 +245,10 @@ func (r *Runtime) reap(ctx context.Context, id string) runtime.ExitReason {
 // exitReason reads why a container ended from what the daemon and the monitor
 // left in its run directory.
 func (r *Runtime) exitReason(id string) runtime.ExitReason {
-	goal, err := os.ReadFile(filepath.Join(r.run(id), wire.Goal))
-	if err == nil && string(goal) == wire.GoalStop {
+	switch r.goal(id) {
+	case wire.GoalStop:
 		return runtime.ExitShutdown
-	}
-	if err == nil && string(goal) == wire.GoalKill {
+	case wire.GoalKill:
 		return runtime.ExitStopped
 	}
 	text, err := os.ReadFile(filepath.Join(r.run(id), wire.Exit))
