@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GO ?= go
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 SQLC := $(GO) run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1
 BUF := $(GO) run github.com/bufbuild/buf/cmd/buf@v1.73.0
@@ -16,7 +18,7 @@ TEST_PACKAGES := lxd-client python3-pylxd
 
 RACE_PACKAGES = $$($(GO) list ./state/... ./cluster/... ./rpc/...)
 
-.PHONY: help deps test-deps build run demo test race bench chaos failover linear scale lint generate image-busybox clean
+.PHONY: help deps test-deps build install run demo test race bench chaos failover linear scale lint generate image-busybox clean
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -29,6 +31,9 @@ test-deps: deps ## install what the tests against stock clients need besides
 
 build: deps ## build musterd, muster and muster-shim into bin/
 	@mkdir -p bin && $(GO) build -o bin/ ./cmd/musterd ./cmd/muster ./cmd/muster-shim
+
+install: build ## install programs, units, completions and manual pages below PREFIX (DESTDIR goes before it)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" ./scripts/install
 
 run: build ## run a daemon in the foreground (MUSTER_DIR chooses its directory)
 	$(SUDO) env PATH="$$PWD/bin:$$PATH" bin/musterd
