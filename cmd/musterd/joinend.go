@@ -74,7 +74,7 @@ func (m *member) endJoin(ctx context.Context) error {
 	err := m.cluster.EndJoin(ctx)
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // the daemon ends, and with it the wait
 	case errors.Is(err, state.ErrNotFound) && m.book.joining():
 		if err := m.askMembership(ctx, answerTimeout); errors.Is(err, errRemoved) {
 			m.log.Warn("the cluster took the join back: this server is one of its own again")

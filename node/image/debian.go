@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,7 +111,7 @@ func BuildDebian(ctx context.Context, spec DebianSpec) (Built, error) {
 // debootstrap fills tree. What the program says on its way goes to spec.Progress;
 // its last lines explain a failure.
 func debootstrap(ctx context.Context, program, tree string, spec DebianSpec) error {
-	packages := strings.Join(append(debianPackages[:len(debianPackages):len(debianPackages)], spec.Packages...), ",")
+	packages := strings.Join(slices.Concat(debianPackages, spec.Packages), ",")
 	args := []string{"--variant=minbase", "--include=" + packages, spec.Suite, tree}
 	if spec.Mirror != "" {
 		args = append(args, spec.Mirror)

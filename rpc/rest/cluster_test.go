@@ -62,7 +62,7 @@ func trustingStore(t *testing.T, secret string) *store.Store {
 func TestWhatAServerJoinsBy(t *testing.T) {
 	token := api.ClusterMemberJoinToken{ServerName: "bee", Fingerprint: "f1", Addresses: []string{"192.0.2.1:8443", "192.0.2.2:8443"}, Secret: "s"}
 	leaf := selfSigned(t, "cluster", time.Now().Add(time.Hour))
-	pem := string(pki.EncodeCertificate(leaf.Leaf))
+	pem := pki.EncodeCertificate(leaf.Leaf)
 	pinned := pki.Fingerprint(leaf.Leaf)
 	for name, tc := range map[string]struct {
 		put   api.ClusterPut

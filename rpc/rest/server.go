@@ -196,9 +196,8 @@ func (x server) warned(before state.Config) answer {
 	maps.DeleteFunc(changed, func(key, value string) bool { return value == "" || before[key] == value })
 	a := warned{answer: synced(nil)}
 	for _, key := range state.InertServerKeys(changed) {
-		warning := fmt.Sprintf("server key %q is stored and has no effect yet", key)
-		x.cfg.Log.Warn(warning)
-		a.warnings = append(a.warnings, warning)
+		x.cfg.Log.Warn("a server key is stored and has no effect yet", "key", key)
+		a.warnings = append(a.warnings, fmt.Sprintf("server key %q is stored and has no effect yet", key))
 	}
 	return a
 }

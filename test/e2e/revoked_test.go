@@ -91,6 +91,7 @@ func (o outsider) attach(m *lab.Member, path string) (*websocket.Conn, int) {
 	if response == nil {
 		o.t.Fatal(err)
 	}
+	_ = response.Body.Close() // of a websocket: the connection is conn's
 	return conn, response.StatusCode
 }
 
