@@ -62,7 +62,7 @@ different directories run side by side.`,
 	root.Flags().BoolVar(&options.witness, "witness", false, "vote in the cluster and host nothing: two hosts and a witness outlive the loss of one")
 	root.PersistentFlags().BoolVarP(&options.debug, "debug", "d", false, "log everything")
 	root.PersistentFlags().BoolVarP(&options.verbose, "verbose", "v", false, "log what happens")
-	root.AddCommand(initCommand(), waitReadyCommand(), shutdownCommand(), activateCommand(), sqlCommand(), clusterCommand(), &cobra.Command{
+	root.AddCommand(initCommand(), waitReadyCommand(), shutdownCommand(), activateCommand(), sqlCommand(), clusterCommand(), manpageCommand(), &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
