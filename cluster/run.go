@@ -126,8 +126,19 @@ func (c *Cluster) follow(ctx context.Context, handle func(store.Change), skipped
 }
 
 func (c *Cluster) tell(change store.Change) {
-	if event := c.lifecycle(change); event != nil {
-		c.cfg.Events.send(event)
+	event := c.lifecycle(change)
+	if event == nil {
+		return
+	}
+	c.cfg.Events.send(event)
+	// The member where it happened logs it: instances that start, stop and move, and all
+	// else that is told.
+	if what, is := event.metadata.(Lifecycle); is && c.whereChanged(change) == c.Self() {
+		who := ""
+		if what.Requestor != nil {
+			who = what.Requestor.Username
+		}
+		c.log.Info("something changed", "action", what.Action, "source", what.Source, "requestor", who)
 	}
 }
 

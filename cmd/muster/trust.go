@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -102,7 +103,9 @@ func tokenOf(op api.Operation) (api.CertificateAddToken, error) {
 	var token api.CertificateAddToken
 	var said struct {
 		api.CertificateAddToken
-		Request struct {
+		// The operation's word for it is not the token's.
+		ExpiresAt time.Time `json:"expiresAt"`
+		Request   struct {
 			Name string `json:"name"`
 		} `json:"request"`
 	}
@@ -114,6 +117,7 @@ func tokenOf(op api.Operation) (api.CertificateAddToken, error) {
 		return token, fmt.Errorf("operation %s: %w", op.ID, err)
 	}
 	token = said.CertificateAddToken
+	token.ExpiresAt = said.ExpiresAt
 	if token.ClientName == "" {
 		token.ClientName = said.Request.Name
 	}

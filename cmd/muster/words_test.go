@@ -244,9 +244,12 @@ func TestTokenOf(t *testing.T) {
 	// As LXD 5.0.2 writes it.
 	op := api.Operation{ID: "1", Metadata: map[string]any{
 		"addresses": []any{"10.0.0.1:8443"}, "fingerprint": "ab", "secret": "s",
-		"request": map[string]any{"name": "alice", "token": true}, "expires_at": "0001-01-01T00:00:00Z",
+		"request": map[string]any{"name": "alice", "token": true}, "expiresAt": "2026-11-29T10:17:27.5Z",
 	}}
-	want := api.CertificateAddToken{ClientName: "alice", Fingerprint: "ab", Addresses: []string{"10.0.0.1:8443"}, Secret: "s"}
+	want := api.CertificateAddToken{
+		ClientName: "alice", Fingerprint: "ab", Addresses: []string{"10.0.0.1:8443"}, Secret: "s",
+		ExpiresAt: time.Date(2026, 11, 29, 10, 17, 27, 500e6, time.UTC),
+	}
 	got, err := tokenOf(op)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

@@ -17,7 +17,7 @@ import (
 // What is done in an instance, and each secret that lets somebody in, is told to whoever
 // listens anywhere, once, with who asked and with the member on which it happened.
 func TestLifecycleOfWhatIsNotRecorded(t *testing.T) {
-	members := lab.Cluster(t, 2)
+	members := lab.ClusterOf(t, 2, lab.Options{Args: []string{"--verbose"}})
 	first := members[0]
 	first.Busybox()
 	if _, err := first.Do(t.Context(), http.MethodPost, "/1.0/instances?target=m2", object{"name": "c1", "source": object{"type": "image", "alias": "busybox"}}); err != nil {
@@ -25,6 +25,14 @@ func TestLifecycleOfWhatIsNotRecorded(t *testing.T) {
 	}
 	if _, err := first.Do(t.Context(), http.MethodPut, "/1.0/instances/c1/state", object{"action": "start"}); err != nil {
 		t.Fatal(err)
+	}
+	// The log of the member where it happened says so, and no other's.
+	const start = "action=instance-started source=/1.0/instances/c1 requestor=root"
+	eventually(t, func() string {
+		return unless(strings.Contains(members[1].Log(), start), "musterd --verbose does not log that an instance starts")
+	})
+	if strings.Contains(first.Log(), start) {
+		t.Error("a member logs what happened on another")
 	}
 	var image struct{ Target string }
 	if err := first.Get(t.Context(), "/1.0/images/aliases/busybox", &image); err != nil {
