@@ -40,7 +40,7 @@ func (c *Cluster) Console(ctx context.Context, project, name string, width, heig
 		pumps := newPumps()
 		pumps.start(func() { consoleControl(showing, op, terminal) })
 		pumps.start(func() {
-			toTerminal(terminal, sockets["0"])
+			toTerminal(terminal, sockets["0"], func() {})
 			_ = terminal.Close()
 		})
 		stop := context.AfterFunc(showing, func() { _ = terminal.Close() })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,7 @@ func (c *Cluster) Exec(ctx context.Context, project, name string, spec ExecSpec)
 	operation := OperationSpec{
 		Description: "Executing command", Project: project, Resources: instanceResources(project, name),
 		Metadata: map[string]any{"command": spec.Command, "interactive": spec.Interactive},
+		Tied:     true,
 	}
 	run := c.execAlone
 	if spec.WaitForSockets {
@@ -118,9 +120,17 @@ func (c *Cluster) execTerminal(ctx context.Context, op *Operation, inst *held, s
 	pumps := newPumps()
 	pumps.start(func() { c.control(ctx, op, process) })
 	pumps.start(func() {
-		toTerminal(process.Terminal(), sockets["0"])
+		toTerminal(process.Terminal(), sockets["0"], sync.OnceFunc(func() {
+			// A command that wants more input than there is gets a hangup; one that only has
+			// more to say, or to do, goes on.
+			pumps.start(func() {
+				if process.EndInput(ctx) == nil {
+					_ = process.Hangup()
+				}
+			})
+		}))
 		// Nobody sits at the terminal any more: what runs on it gets a hangup.
-		hangUp(process)
+		_ = process.Hangup()
 	})
 	if toSocket(sockets["0"], process.Terminal()) != nil {
 		// What runs there must not block on a reader that has gone.
@@ -157,6 +167,12 @@ func (c *Cluster) execStreams(ctx context.Context, op *Operation, inst *held, sp
 	defer cancel()
 	inputs, outputs := newPumps(), newPumps()
 	inputs.start(func() { c.control(ctx, op, process) })
+	inputs.start(func() {
+		// Clients that have no control socket are gone when none of the streams is left.
+		if op.deserted(ctx) == nil {
+			_ = process.Hangup()
+		}
+	})
 	inputs.start(func() {
 		_ = toWriter(pipes.in.w, sockets["0"])
 		_ = pipes.in.w.Close()

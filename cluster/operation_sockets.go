@@ -103,6 +103,26 @@ func (op *Operation) Socket(ctx context.Context, name string) (Socket, error) {
 	return socket.line, nil
 }
 
+// deserted returns nil once the client has closed, or lost, every one of spec.Sockets. The
+// error is ctx's.
+func (op *Operation) deserted(ctx context.Context) error {
+	for _, name := range op.spec.Sockets {
+		socket := op.sockets[name]
+		socket.mu.Lock()
+		connected := socket.line
+		socket.mu.Unlock()
+		if connected == nil {
+			continue // closed under us: ctx is about to end
+		}
+		select {
+		case <-connected.failed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return ctx.Err()
+}
+
 // closeSockets ends every socket: readers see io.EOF at once, clients a close
 // message; the connections linger a moment so that nothing sent is lost.
 func (op *Operation) closeSockets() {

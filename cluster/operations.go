@@ -69,12 +69,17 @@ type OperationSpec struct {
 	// ("control"). For coord.ClassWebsocket only.
 	Sockets         []string
 	OptionalSockets []string
+	// Tied says that the work must not go on once nobody can follow it: when the cluster has
+	// ended the operation, since its member was offline, and when the daemon is to end.
+	// Work with websockets always is.
+	Tied bool
 	// ConnectTimeout is how long Operation.Sockets waits; zero means 5 s.
 	ConnectTimeout time.Duration
 }
 
 func (s *OperationSpec) check(run func(context.Context, *Operation) error) error {
 	s.Class = cmp.Or(s.Class, coord.ClassTask)
+	s.Tied = s.Tied || s.Class == coord.ClassWebsocket
 	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, 5*time.Second)
 	sockets := slices.Concat(s.Sockets, s.OptionalSockets)
 	switch {
@@ -269,13 +274,32 @@ func (op *Operation) execute(ctx context.Context, run func(context.Context, *Ope
 	o := op.ops
 	// A run function that hangs on a websocket would not see the context end.
 	unblock := context.AfterFunc(ctx, op.abandonSockets)
+	follow, followed := op.followRecord(ctx)
 	err := op.call(ctx, run)
+	follow()
+	followed.Wait()
 	unblock()
 	op.closeSockets()
 	end := op.end(ctx, err)
 	o.record(ctx, end)
 	o.leave(op)
 	close(op.done)
+}
+
+// followRecord ends the run function of a tied operation when the cluster has ended the
+// operation. The caller calls stop and waits for what is left.
+func (op *Operation) followRecord(ctx context.Context) (stop func(), left *sync.WaitGroup) {
+	left = &sync.WaitGroup{}
+	if !op.spec.Tied {
+		return func() {}, left
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	left.Go(func() {
+		if end, err := op.ops.cfg.Coord.WaitOperation(ctx, op.id); err == nil && ctx.Err() == nil {
+			op.cancel(state.Errorf(state.ErrUnavailable, "the operation has ended without it: %s", end.Err))
+		}
+	})
+	return cancel, left
 }
 
 // call runs the function; a panic becomes an error.
@@ -488,8 +512,8 @@ func (o *Operations) Running() int {
 // closeGrace is how long Close waits for operations after it has cancelled them.
 const closeGrace = 5 * time.Second
 
-// Close refuses new operations and cancels the websocket operations, whose
-// clients lose their connections anyway. Tasks may end until ctx does; what is
+// Close refuses new operations and cancels the tied ones, such as those with
+// websockets, whose clients lose their connections anyway. Tasks may end until ctx does; what is
 // left then is cancelled, and fails with "the daemon is shutting down". It
 // returns ErrUnavailable when even so something did not end, and may be called
 // twice.
@@ -497,7 +521,7 @@ func (o *Operations) Close(ctx context.Context) error {
 	o.mu.Lock()
 	o.closed = true
 	for _, op := range o.running {
-		if op.spec.Class == coord.ClassWebsocket {
+		if op.spec.Tied {
 			op.cancel(errStopping)
 		}
 	}

@@ -37,10 +37,11 @@ func toWriter(to io.Writer, from Socket) error {
 	}
 }
 
-// toTerminal writes what the socket sends until the connection ends. The end of a
-// client's input is no reason to end: what runs may have more to say.
-func toTerminal(to io.Writer, from Socket) {
+// toTerminal writes what the socket sends until the connection ends. It calls ended each
+// time that the client says that it has no more input.
+func toTerminal(to io.Writer, from Socket, ended func()) {
 	for toWriter(to, from) == nil {
+		ended()
 	}
 }
 
@@ -95,7 +96,7 @@ func (c *Cluster) control(ctx context.Context, op *Operation, process runtime.Pr
 			case <-process.Done():
 			case <-ctx.Done():
 			default:
-				hangUp(process)
+				_ = process.Hangup()
 			}
 			return
 		}
@@ -116,11 +117,4 @@ func (c *Cluster) control(ctx context.Context, op *Operation, process runtime.Pr
 			}
 		}
 	}
-}
-
-// hangUp tells a command that its user has gone; one that does not care is killed
-// when the operation ends.
-func hangUp(process runtime.Process) {
-	_ = process.Signal(syscall.SIGHUP)
-	_ = process.Signal(syscall.SIGKILL)
 }

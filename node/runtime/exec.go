@@ -41,16 +41,22 @@ type Process interface {
 	// Read returns io.EOF when the command has ended and all that it wrote was
 	// read, even while its descendants keep the terminal open.
 	Terminal() Terminal
+	// EndInput tells a command on a terminal that no more input comes. It returns nil when
+	// the command wants more all the same, which only a hangup can tell it, or has ended:
+	// one that reads nothing goes on to its end. The error is ctx's.
+	EndInput(ctx context.Context) error
 	// Signal sends a signal to the command. One that has ended is no error.
 	Signal(signal syscall.Signal) error
+	// Hangup tells the command and its process group that their user has gone (SIGHUP), and
+	// kills them. One that has ended is no error.
+	Hangup() error
 	// Wait returns the exit code once the command has ended: 128+n when signal n
 	// killed it, 127 when it was not found, 126 when it could not be executed.
 	// It may be called by many and again.
 	Wait(ctx context.Context) (int, error)
 	// Done is closed when Wait would return at once.
 	Done() <-chan struct{}
-	// Close ends the command with SIGKILL if it still runs and releases the
-	// terminal.
+	// Close hangs the command up if it still runs and releases the terminal.
 	Close() error
 }
 

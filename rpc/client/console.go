@@ -36,7 +36,7 @@ func (c *Client) Console(ctx context.Context, instance string, post api.Instance
 	} else {
 		streams.Stdin = &untilLeft{from: streams.Stdin, leave: detach}
 	}
-	err = s.run(detached, streams)
+	err = s.run(detached, streams, func() {})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -44,11 +44,10 @@ func (c *Client) Exec(ctx context.Context, instance string, post api.InstanceExe
 	if err != nil {
 		return 0, fmt.Errorf("attach to the command: %w", err)
 	}
-	streamErr := s.run(ctx, streams)
+	streamErr := s.run(ctx, streams, func() { err = op.Wait(ctx, nil) })
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	err = op.Wait(ctx, nil)
 	status, ok := op.Metadata["return"].(float64)
 	if err != nil {
 		return int(status), err
@@ -131,8 +130,10 @@ func (s *session) close() {
 	}
 }
 
-// run copies until the command's output has ended, then closes everything.
-func (s *session) run(ctx context.Context, streams ExecStreams) error {
+// run copies until the output has ended and last has returned, then closes everything. A
+// command may have closed its outputs and still be at work: to close control under it would
+// end it, so last waits for the command. Meanwhile control goes on.
+func (s *session) run(ctx context.Context, streams ExecStreams, last func()) error {
 	// Closing is the only way to end a read on a websocket.
 	shut := sync.OnceFunc(s.close)
 	defer shut()
@@ -162,6 +163,7 @@ func (s *session) run(ctx context.Context, streams ExecStreams) error {
 		output.Go(func() error { return receive(s.stderr, orDiscard(streams.Stderr)) })
 	}
 	err := output.Wait()
+	last()
 	end()
 	return err
 }

@@ -189,6 +189,26 @@ func (p *command) Signal(signal syscall.Signal) error {
 	return err
 }
 
+// Hangup implements runtime.Process. The shim does it: it knows that the process is not
+// another one by now.
+func (p *command) Hangup() error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	conn, err := p.answers.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) { failed = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	if errors.Is(err, os.ErrClosed) || errors.Is(failed, unix.ENOTCONN) {
+		return nil // it has ended
+	}
+	return errors.Join(err, failed)
+}
+
 // Wait implements runtime.Process.
 func (p *command) Wait(ctx context.Context) (int, error) {
 	select {
@@ -209,11 +229,11 @@ const closeGrace = 5 * time.Second
 // Close implements runtime.Process.
 func (p *command) Close() (err error) {
 	p.closing.Do(func() {
-		err = p.Signal(syscall.SIGKILL)
+		err = p.Hangup()
 		select {
 		case <-p.done:
 		case <-time.After(closeGrace):
-			err = errors.Join(err, fmt.Errorf("process %d does not die", p.pid), p.helper.Process.Kill())
+			err = errors.Join(err, fmt.Errorf("process %d does not die", p.pid), p.Signal(syscall.SIGKILL), p.helper.Process.Kill())
 			<-p.done
 		}
 		err = errors.Join(err, p.pidfd.Close())

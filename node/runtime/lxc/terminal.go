@@ -18,6 +18,8 @@ type terminal struct {
 	// hold is kept open as long as the terminal, or nil.
 	hold  *os.File
 	ended atomic.Bool
+	// unfinished says that what was written last is not the end of a line.
+	unfinished atomic.Bool
 }
 
 var _ runtime.Terminal = (*terminal)(nil)
@@ -113,7 +115,13 @@ func (t *terminal) drain(p []byte) (n int, err error) {
 }
 
 // Write implements io.Writer.
-func (t *terminal) Write(p []byte) (int, error) { return t.file.Write(p) }
+func (t *terminal) Write(p []byte) (int, error) {
+	n, err := t.file.Write(p)
+	if n > 0 {
+		t.unfinished.Store(p[n-1] != '\n')
+	}
+	return n, err
+}
 
 // Resize implements runtime.Terminal.
 func (t *terminal) Resize(width, height int) error {

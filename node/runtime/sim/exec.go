@@ -276,6 +276,25 @@ func (p *command) Terminal() runtime.Terminal {
 	return p.terminal
 }
 
+// EndInput implements runtime.Process.
+func (p *command) EndInput(ctx context.Context) error {
+	if p.terminal == nil {
+		return nil
+	}
+	for {
+		if p.terminal.in.starved() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.done:
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // Signal implements runtime.Process. No program of the simulator handles any.
 func (p *command) Signal(signal syscall.Signal) error {
 	if signal < 0 || signal > 64 {
@@ -298,6 +317,9 @@ func (p *command) stopReading() {
 		_ = p.streams[0].SetReadDeadline(time.Unix(1, 0))
 	}
 }
+
+// Hangup implements runtime.Process.
+func (p *command) Hangup() error { return p.Signal(syscall.SIGHUP) }
 
 // Wait implements runtime.Process.
 func (p *command) Wait(ctx context.Context) (int, error) {

@@ -18,8 +18,9 @@ type stream struct {
 	ready *sync.Cond
 	mu    sync.Mutex
 	// held and closed are guarded by mu.
-	held   []byte
-	closed bool
+	held    []byte
+	closed  bool
+	readers int // guarded by mu; how many wait
 }
 
 func newStream() *stream {
@@ -43,12 +44,21 @@ func (s *stream) close() {
 	s.ready.Broadcast()
 }
 
+// starved reports whether somebody waits for what is not there.
+func (s *stream) starved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.readers > 0 && len(s.held) == 0
+}
+
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.held) == 0 && !s.closed {
+		s.readers++
 		s.ready.Wait()
+		s.readers--
 	}
 	if len(s.held) == 0 {
 		return 0, io.EOF

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,27 @@ static bool open_terminal(struct lxc_container *c, const struct command *cmd, in
 	return true;
 }
 
+// hang_up_alone returns when the command has ended. When the daemon lets go of its end of
+// the socket first, or ends itself, the command and its process group are hung up and
+// killed: nobody could see it, wait for it or end it any more.
+static void hang_up_alone(pid_t pid, int pidfd)
+{
+	struct pollfd fds[2] = {
+		{ .fd = pidfd, .events = POLLIN },
+		{ .fd = SHIM_SOCKET, .events = POLLRDHUP }, // the daemon sends nothing
+	};
+
+	while (fds[0].revents == 0 && fds[1].revents == 0)
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return;
+	if (fds[0].revents != 0)
+		return;
+	// The command leads a session of its own, unless it has not come to that yet.
+	for (int i = 0; i < 2; i++)
+		if (kill(-pid, i ? SIGKILL : SIGHUP) < 0)
+			kill(pid, i ? SIGKILL : SIGHUP);
+}
+
 // shim_exec: muster-shim exec DIRECTORY ID.
 // It answers "running <pid>" with the process's pidfd and, when interactive, the
 // outer end of its terminal; then "ended <wait status>".
@@ -173,7 +195,6 @@ int shim_exec(int argc, char **argv)
 		return fail("open the command's pidfd");
 	snprintf(text, sizeof(text), "running %d", pid);
 	send_message(text, fds, cmd.interactive ? 2 : 1);
-	close(fds[0]);
 	// From now on the outer end is the daemon's alone: the command is hung up
 	// when that goes. The inner end stays open here, so that a command which
 	// opens and closes its terminal does not look ended meanwhile.
@@ -184,6 +205,7 @@ int shim_exec(int argc, char **argv)
 		if (!null_stdio())
 			return fail("open /dev/null");
 	}
+	hang_up_alone(pid, fds[0]);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return fail("wait for the command");
