@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 
@@ -42,15 +43,28 @@ func (c *Cluster) checkInstance(view *store.View, inst *state.Instance) error {
 	if err := state.ValidateInstanceConfig(config, false); err != nil {
 		return err
 	}
-	return c.checkDevices(view, devices)
-}
-
-// checkDevices checks what expanded devices name.
-func (c *Cluster) checkDevices(view *store.View, devices state.Devices) error {
 	// Devices of profiles and those of the instance may want the same place.
 	if err := state.ValidateDevices(devices, false); err != nil {
 		return err
 	}
+	return c.checkDevices(view, devices)
+}
+
+// checkChanged refuses devices of a profile and an instance that want the same place. Of
+// the thousands that may have a profile, those whose devices stay are not looked at.
+func checkChanged(from, to state.Devices) error {
+	if sameDevices(from, to) {
+		return nil
+	}
+	return state.ValidateDevices(to, false)
+}
+
+func sameDevices(a, b state.Devices) bool {
+	return maps.EqualFunc(a, b, func(a, b map[string]string) bool { return maps.Equal(a, b) })
+}
+
+// checkDevices checks what expanded devices name.
+func (c *Cluster) checkDevices(view *store.View, devices state.Devices) error {
 	_, root, err := node.RootDisk(devices)
 	if err != nil {
 		return err

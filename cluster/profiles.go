@@ -73,6 +73,10 @@ func (c *Cluster) UpdateProfile(ctx context.Context, profile state.Profile, expe
 			undo()
 			return fmt.Errorf("instance %q: %w", inst.Name, err)
 		}
+		if err := checkChanged(current.from.Devices, current.to.Devices); err != nil {
+			undo()
+			return fmt.Errorf("instance %q: %w", inst.Name, err)
+		}
 		if err := c.node.Try(ctx, current.from, current.to); err != nil {
 			undo()
 			return err
@@ -113,6 +117,9 @@ func (c *Cluster) keepsRoot(view *store.View, user *state.Instance, profile *sta
 	}
 	to, err := c.withProfile(&held{Instance: user, node: from}, profile)
 	if err != nil {
+		return fmt.Errorf("instance %q: %w", user.Name, err)
+	}
+	if err := checkChanged(from.Devices, to.Devices); err != nil {
 		return fmt.Errorf("instance %q: %w", user.Name, err)
 	}
 	before, err := from.Pool()
@@ -208,7 +215,9 @@ func (c *Cluster) tendProfile(ctx context.Context, profile *state.Profile) error
 	}
 	var failed []error
 	for _, user := range c.store.View().ProfileUsers(profile.Project, profile.Name) {
-		if user.Location != c.Self() {
+		// What does not run takes configuration at its start; what its nics leave on the
+		// host, and the size of its root disk, change at once.
+		if user.Location != c.Self() || user.Status == state.StatusStopped && sameDevices(before.Devices, profile.Devices) {
 			continue
 		}
 		if err := c.applyProfile(ctx, user, before, profile); err != nil {
