@@ -220,8 +220,16 @@ func (m *Member) launchAs(daemon *exec.Cmd) error {
 	if err := start(); err != nil {
 		return errors.Join(err, log.Close())
 	}
+	stopKeeper, err := keep(daemon.Process.Pid)
+	if err != nil {
+		return errors.Join(err, daemon.Process.Kill(), daemon.Wait(), log.Close())
+	}
 	done := make(chan error, 1)
-	go func() { done <- daemon.Wait() }()
+	go func() {
+		ended := daemon.Wait()
+		stopKeeper()
+		done <- ended
+	}()
 	m.daemon, m.done = daemon, done
 	return nil
 }
