@@ -90,6 +90,9 @@ func (c *Cluster) pull(ctx context.Context, here node.Instance, member, project,
 		if err == nil || try == pullTries || kind != nil && !errors.Is(kind, state.ErrUnavailable) {
 			return err
 		}
+		if !c.onlineByName(c.store.View(), member) {
+			return state.Errorf(state.ErrUnavailable, "member %q went offline while it sent: %w", member, err)
+		}
 		c.log.Warn("a stream broke off and is taken up again", "instance", name, "member", member, "error", err)
 		select {
 		case <-time.After(pause):

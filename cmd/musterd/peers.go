@@ -394,6 +394,9 @@ const hangUpEvery = 200 * time.Millisecond
 func (m *member) hangUp(ctx context.Context) error {
 	ticker := time.NewTicker(hangUpEvery)
 	defer ticker.Stop()
+	// Where a member went offline it is hung up on once: when it is back its first requests
+	// may be here before the verdict.
+	epochs := map[string]uint64{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -407,6 +410,10 @@ func (m *member) hangUp(ctx context.Context) error {
 		for _, known := range n.Members() {
 			if known.Verdict == coord.Offline {
 				m.peers.HangUp(known.ID)
+				if last, again := epochs[known.ID]; !again || last != known.Epoch {
+					epochs[known.ID] = known.Epoch
+					m.peers.HangUpFrom(known.ID)
+				}
 			}
 		}
 	}

@@ -46,7 +46,7 @@ type Local struct {
 	Coord   Coord
 	Control Control
 	Handler Handler
-	// Peers may be nil; its HangUp ends what a member carries here, too.
+	// Peers may be nil; its HangUpFrom ends what a member carries here.
 	Peers *Peers
 }
 
@@ -140,6 +140,7 @@ func (p *Peers) conn(memberID string) (*grpc.ClientConn, error) {
 		}),
 		// A peer that vanished without a word is noticed by the pings.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithUnaryInterceptor(p.untilOffline(memberID)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 	)
@@ -148,6 +149,20 @@ func (p *Peers) conn(memberID string) (*grpc.ClientConn, error) {
 	}
 	p.conns[memberID] = conn
 	return conn, nil
+}
+
+// untilOffline has HangUp end the calls to a member that are under way. Only a ping goes
+// on: it finds out that the member is back.
+func (p *Peers) untilOffline(memberID string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, question, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, options ...grpc.CallOption) error {
+		if method == peerpb.Coord_Ping_FullMethodName {
+			return call(ctx, method, question, answer, conn, options...)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer p.carrying.add(memberID, cancel)()
+		return call(ctx, method, question, answer, conn, options...)
+	}
 }
 
 // Forget closes the connection to a member that is gone.

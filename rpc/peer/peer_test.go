@@ -48,7 +48,12 @@ func (f *fake) ApplyEnvelope(_ context.Context, envelope store.Envelope) (store.
 	return store.Result{Revision: 7}, f.err
 }
 
-func (f *fake) LeaderRevision(context.Context, string) (state.Revision, error) { return 42, f.err }
+func (f *fake) LeaderRevision(ctx context.Context, vouched string) (state.Revision, error) {
+	if vouched == "silence" {
+		<-ctx.Done()
+	}
+	return 42, f.err
+}
 
 func (f *fake) KnownLeader(context.Context) (string, error) { return "cat", f.err }
 
@@ -504,6 +509,30 @@ func TestLastWordsArrive(t *testing.T) {
 	}
 }
 
+// A question to a member that is declared offline ends at once.
+func TestHangUpOfCalls(t *testing.T) {
+	ant, _ := pair(t, &fake{})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := ant.Revision(t.Context(), "bee", "silence")
+		ended <- err
+	}()
+	deadline := time.After(30 * time.Second)
+	for again := time.NewTicker(10 * time.Millisecond); ; {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, state.ErrUnavailable) {
+				t.Errorf("a question to a member that was given up: %v; want ErrUnavailable", err)
+			}
+			return
+		case <-again.C:
+			ant.HangUp("bee") // it may not be under way yet
+		case <-deadline:
+			t.Fatal("a question to a member that was given up goes on")
+		}
+	}
+}
+
 // What a member that is declared offline asks for ends at once, too: nobody hears the
 // answer.
 func TestHangUpOfWhatIsCarriedHere(t *testing.T) {
@@ -520,8 +549,8 @@ func TestHangUpOfWhatIsCarriedHere(t *testing.T) {
 	defer answer.Body.Close()
 	_, err = io.ReadFull(answer.Body, make([]byte, 3))
 	must(t, err)
-	bee.HangUp("cat")
-	bee.HangUp("ant")
+	bee.HangUpFrom("cat")
+	bee.HangUpFrom("ant")
 	select {
 	case <-ended:
 	case <-time.After(30 * time.Second):

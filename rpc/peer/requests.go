@@ -133,13 +133,13 @@ func (h *halves) SetDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn.
 func (h *halves) SetWriteDeadline(t time.Time) error { return h.writes.SetWriteDeadline(t) }
 
-// HangUp ends the connections that are carried to a member and those that it carries
-// here. It is offline: nobody should wait for its answer, or for what its client says
-// next, until its connection is found dead.
-func (p *Peers) HangUp(memberID string) {
-	p.carrying.end(memberID)
-	p.carriedHere.end(memberID)
-}
+// HangUp ends the calls and the connections that are under way to a member. It is offline:
+// nobody should wait for its answer until its connection is found dead.
+func (p *Peers) HangUp(memberID string) { p.carrying.end(memberID) }
+
+// HangUpFrom ends the connections that a member carries here: it went offline, and nobody
+// should wait for what its client says next.
+func (p *Peers) HangUpFrom(memberID string) { p.carriedHere.end(memberID) }
 
 // carrying is what is carried to whom.
 type carrying struct {

@@ -151,12 +151,16 @@ func (s *Store) guide(ctx context.Context) (leader, vouched string) { return s.g
 // last leader that it saw, and asks nobody.
 func (s *Store) guideBy(ctx context.Context, hint bool) (leader, vouched string) {
 	leader, err := s.KnownLeader(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		s.cfg.Log.DebugContext(ctx, "ask for the leader", "error", err)
-	case leader != "" && s.seat.Load() != nil:
+	}
+	if leader != "" {
 		vouched = s.cfg.Member.ID
-	case leader == "" && hint:
+	}
+	if leader == "" && s.seat.Load() == nil {
+		leader, _ = s.told.Load().(string)
+	}
+	if leader == "" && hint {
 		leader = s.seen.get()
 	}
 	if leader == "" && err == nil && s.cfg.Remote != nil && s.cfg.Others != nil {
@@ -221,13 +225,13 @@ func (s *Store) askAround(ctx context.Context) string {
 	return ""
 }
 
-// KnownLeader answers another member: the ID of the leader as far as this member
-// knows without asking, or "".
+// KnownLeader answers another member: the ID of the leader as this member's own part of
+// the consensus has it, or "". What a member without one was told does not count: the
+// leader takes this for a vote.
 func (s *Store) KnownLeader(ctx context.Context) (string, error) {
 	st := s.seat.Load()
 	if st == nil {
-		told, _ := s.told.Load().(string)
-		return told, nil
+		return "", nil
 	}
 	// The node's word, not the writer's, which may not know yet that it leads no longer.
 	return st.node.leader(ctx)

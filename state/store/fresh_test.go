@@ -86,8 +86,10 @@ func TestAPulseEndsWithTheLeadership(t *testing.T) {
 	if id, err := st.node.leader(t.Context()); id != "m0" || err != nil {
 		t.Fatalf("%q leads, %v; want m0", id, err)
 	}
-	if err := p.beats(t.Context()); !errors.Is(err, errNoPulse) {
-		t.Errorf("after another has led: %v; want %v", err, errNoPulse)
+	for range 3 {
+		if err := p.beats(t.Context()); !errors.Is(err, errNoPulse) {
+			t.Errorf("after another has led: %v; want %v", err, errNoPulse)
+		}
 	}
 }
 
@@ -219,5 +221,18 @@ func BenchmarkFresh(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 		})
+	}
+}
+
+// What a member without a part in the consensus was told is no vote for a leader.
+func TestHearsayIsNoVote(t *testing.T) {
+	l := newLab(t, 1)
+	worker := l.worker(t, "worker", t.TempDir())
+	must(t, worker, setting(0))
+	if named, err := worker.KnownLeader(t.Context()); named != "" || err != nil {
+		t.Errorf("a worker names %q, %v; want nobody", named, err)
+	}
+	if leader, err := worker.Leader(t.Context()); leader != "m0" || err != nil {
+		t.Errorf("a worker knows of %q, %v; want m0", leader, err)
 	}
 }

@@ -20,6 +20,9 @@ type pulse struct {
 	// turn has room for one: who asks holds it.
 	turn chan struct{}
 	conn net.Conn
+	// over says that the pulse has stopped: the question that found out has opened the
+	// database anew. It belongs to who has the turn.
+	over bool
 }
 
 // errNoPulse means that the node has not led all the time.
@@ -67,14 +70,14 @@ func (p *pulse) beats(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer func() { <-p.turn }()
+	if p.over {
+		return errNoPulse
+	}
 	// Not the deadline of ctx: half an answer would be left for who asks next.
 	_ = p.conn.SetDeadline(time.Now().Add(patience))
 	kind, code, err := p.open()
-	if err != nil {
+	if p.over = err != nil || kind != responseFailure || code != codeBusy; p.over {
 		return errors.Join(errNoPulse, err, p.conn.Close())
-	}
-	if kind != responseFailure || code != codeBusy {
-		return errNoPulse
 	}
 	return nil
 }
