@@ -193,7 +193,7 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 	}, func(ctx context.Context, op *Operation) error {
 		err := c.changeState(ctx, project, name, change)
 		if err == nil && (change.Action == "start" || change.Action == "restart") {
-			c.warn(op, project, name)
+			c.warn(ctx, op, project, name)
 		}
 		return err
 	})
@@ -201,7 +201,7 @@ func (c *Cluster) ChangeState(ctx context.Context, project, name string, change 
 
 // warn shows, in the metadata of an operation that has worked on an instance, what of its
 // configuration this member leaves out.
-func (c *Cluster) warn(op *Operation, project, name string) {
+func (c *Cluster) warn(ctx context.Context, op *Operation, project, name string) {
 	inst, err := c.store.View().Instance(project, name)
 	if err != nil {
 		return // an ephemeral one that is gone again
@@ -210,7 +210,7 @@ func (c *Cluster) warn(op *Operation, project, name string) {
 	if err != nil {
 		return
 	}
-	warnings := c.node.Warnings(expanded)
+	warnings := c.node.Warnings(ctx, expanded)
 	if len(warnings) == 0 {
 		return
 	}

@@ -93,7 +93,7 @@ func (c *Cluster) UpdateInstanceLater(ctx context.Context, project, name string,
 	later := func(ctx context.Context, op *Operation) error {
 		err := c.UpdateInstance(ctx, project, name, change, expect)
 		if err == nil {
-			c.warn(op, project, name)
+			c.warn(ctx, op, project, name)
 		}
 		return err
 	}
@@ -103,8 +103,8 @@ func (c *Cluster) UpdateInstanceLater(ctx context.Context, project, name string,
 		if err := c.UpdateInstance(ctx, project, name, change, expect); err != nil {
 			return OperationInfo{}, err
 		}
-		later = func(_ context.Context, op *Operation) error {
-			c.warn(op, project, name)
+		later = func(ctx context.Context, op *Operation) error {
+			c.warn(ctx, op, project, name)
 			return nil
 		}
 	}

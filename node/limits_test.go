@@ -31,12 +31,12 @@ func TestProcessorsThatAreNotThere(t *testing.T) {
 		if err != nil || limits.CPU.Set != want {
 			t.Errorf("limits.cpu %s: processors %q (%v); want %q", value, limits.CPU.Set, err, want)
 		}
-		warnings := n.Warnings(Instance{Name: "c1", Config: config})
+		warnings := n.Warnings(t.Context(), Instance{Name: "c1", Config: config})
 		if warned := len(warnings) == 1 && strings.Contains(warnings[0], value); warned != (value != "0-0") {
 			t.Errorf("limits.cpu %s: warnings %q", value, warnings)
 		}
 	}
-	if got := n.Warnings(Instance{Config: state.Config{"limits.cpu": fmt.Sprint(count + 1)}}); len(got) != 1 {
+	if got := n.Warnings(t.Context(), Instance{Config: state.Config{"limits.cpu": fmt.Sprint(count + 1)}}); len(got) != 1 {
 		t.Errorf("more processors than there are: warnings %q; want one", got)
 	}
 	_, err := n.limits(state.Config{"limits.cpu": fmt.Sprintf("%d-%d", count, count+1)})

@@ -95,7 +95,16 @@ func (n *Node) cpus(set string) (here, instead string, err error) {
 
 // Warnings are sentences about what this machine can't do of what the instance is to have,
 // and leaves out.
-func (n *Node) Warnings(inst Instance) []string {
+func (n *Node) Warnings(ctx context.Context, inst Instance) []string {
+	warnings := n.missingCPUs(inst)
+	if pool, volume, err := n.volume(ctx, inst); err == nil && isTrue(inst.Config["security.nesting"]) && pool.Stacks(volume) {
+		warnings = append(warnings, fmt.Sprintf(
+			"security.nesting: the root of instance %q is an overlay, so overlayfs (Docker, Podman) does not work inside until it is started next with room for a copy of its files", inst.Name))
+	}
+	return warnings
+}
+
+func (n *Node) missingCPUs(inst Instance) []string {
 	limits, err := limitsOf(inst.Config)
 	if err != nil {
 		return nil

@@ -25,6 +25,12 @@ func (n *Node) Start(ctx context.Context, inst Instance) (state.Config, error) {
 	if err := n.applyRootSize(ctx, inst, pool, volume); err != nil {
 		return nil, err
 	}
+	if isTrue(inst.Config["security.nesting"]) {
+		// Without it all works but overlays inside, so the start goes on; see Warnings.
+		if err := pool.MakePlain(ctx, volume); err != nil {
+			n.log.Warn("an instance with security.nesting starts on an overlay, so none can be mounted inside", "instance", inst.HostName(), "error", err)
+		}
+	}
 	mounted, err := pool.MountVolume(ctx, volume, n.storageIDs(inst))
 	if err != nil {
 		return nil, fmt.Errorf("mount the root file system: %w", err)

@@ -293,7 +293,7 @@ func (p *Pool) quiesce(ctx context.Context, vol Volume) error {
 // plain reports whether the volume is a plain directory, a copy of which is a
 // copy of every file.
 func (p *Pool) plain(vol Volume) bool {
-	return p.driverName == driverDir || p.driverName == driverOverlay && vol.Type == state.VolumeCustom
+	return p.driverName == driverDir || p.driverName == driverOverlay && !p.stacks(vol)
 }
 
 // ViewVolume calls use with a read-only mount of the volume or snapshot in
