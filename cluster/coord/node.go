@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{replica: newReplica(), cfg: cfg, boot: uuid.NewString(), lives: known, replaced: make(chan error, 1)}
-	n.replica.own, n.replica.hear = cfg.ID, n.hearLife
+	n.own, n.hear = cfg.ID, n.hearLife
 	n.reads, n.confirmed = readindex.NewReader(n.askNewest, n.WaitApplied), readindex.NewRounds(n.askVoters)
 	n.watch = disk.New(disk.Config{
 		Name: "the coordination log", Dir: cfg.Dir, Reserve: cfg.Reserve, Log: watched{n}, Voters: cfg.Voters, Freeze: cfg.Freeze, Thaw: cfg.Thaw, Logger: cfg.Log,

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/canonical/go-dqlite"
+
 	"muster/state"
 )
 
