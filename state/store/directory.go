@@ -58,8 +58,14 @@ func Gone(path string) error {
 	} else if err != nil {
 		return err
 	}
-	if (&directory{path: path}).hasLog() {
-		return nil
+	entries, err := os.ReadDir(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); openSegment.MatchString(name) || closedSegment.MatchString(name) || snapshotFile.MatchString(name) {
+			return nil
+		}
 	}
 	return state.Errorf(state.ErrConflict, "the database in %s was in use, and now it is gone: mount or restore it; to go on without what it held, run \"musterd init --forget-database\"", path)
 }

@@ -312,25 +312,13 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// hasLog reports whether there is a log while the node is at work on it: a closed segment,
-// a snapshot, or an open segment that was written to. A segment that was only prepared is
-// no log: a member that is killed then has none when it starts again.
+// hasLog reports whether there is a log while the node is at work on it, by names alone: a closed
+// segment or a snapshot. An open segment may have been prepared only, and a member that is killed
+// then has no log when it starts again; to read it would put what the node writes past the page
+// cache at risk.
 func (d *directory) hasLog() bool {
 	entries, err := os.ReadDir(d.path)
 	return err == nil && slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
-		name := entry.Name()
-		return snapshotFile.MatchString(name) || closedSegment.MatchString(name) || openSegment.MatchString(name) && d.written(name)
+		return snapshotFile.MatchString(entry.Name()) || closedSegment.MatchString(entry.Name())
 	})
-}
-
-// written reports whether a segment has been written to.
-func (d *directory) written(name string) bool {
-	file, err := os.Open(filepath.Join(d.path, name))
-	if err != nil {
-		return false
-	}
-	defer func() { _ = file.Close() }()
-	var head [segmentHead]byte
-	_, err = file.ReadAt(head[:], 0)
-	return err == nil && wordAt(head[:]) != 0
 }
