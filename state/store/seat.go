@@ -21,6 +21,8 @@ type seat struct {
 	node    *node
 	fence   fence
 	reserve *os.File
+	// whole is not cut short: what ends a node ends.
+	whole   context.Context //nolint:containedctx // bounds nothing, and carries values
 	writer  *writer
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -39,7 +41,7 @@ func takeSeat(ctx context.Context, cfg Config, hub *hub, broken chan error) (*se
 	if err != nil {
 		return nil, err
 	}
-	st := &seat{dir: dir}
+	st := &seat{dir: dir, whole: context.WithoutCancel(ctx)}
 	if err := st.start(cfg); err != nil {
 		return nil, errors.Join(err, dir.close())
 	}
@@ -80,7 +82,10 @@ func (st *seat) start(cfg Config) error {
 func (st *seat) close() error {
 	st.once.Do(func() {
 		st.stop()
-		st.resign()
+		if st.fence.err() != nil {
+			st.resign()
+		}
+		st.fence.release()
 		st.running.Wait()
 		st.closed = errors.Join(st.node.close(), st.dir.close())
 		st.fence.close()
@@ -92,23 +97,21 @@ func (st *seat) close() error {
 // resignPatience bounds how long a leader that hears nobody takes to step down.
 const resignPatience = 5 * time.Second
 
-// resign tells the node of writes that the disk refused, once that is safe: a leader is
-// cut off from the others before, so that it steps down.
+// resign has a leader step down before its node is closed, by cutting it off from the
+// others: a leadership that is being handed over, or writes that the disk refused, crash one
+// that still leads (libraft 0.15). Then the node is told of those writes.
 func (st *seat) resign() {
 	defer st.fence.release()
-	if st.fence.err() == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), resignPatience)
+	ctx, cancel := context.WithTimeout(st.whole, resignPatience)
 	defer cancel()
 	if alone, err := st.node.alone(ctx); alone && err == nil {
 		return
 	}
-	st.node.cut()
 	for ctx.Err() == nil {
 		if leader, err := st.node.leader(ctx); err == nil && leader != st.node.address {
 			return
 		}
+		st.node.cut()
 		select {
 		case <-time.After(retryAfter):
 		case <-ctx.Done():

@@ -80,6 +80,7 @@ func (w watched) Suspend(ctx context.Context) error {
 	}
 	s.seat.Store(nil)
 	s.saw("")
+	st.resign()
 	return st.close()
 }
 
