@@ -120,7 +120,7 @@ func expand(args []string, aliases map[string]string) []string {
 	}
 	var expanded []string
 	rest, placed := args[best:], false
-	for _, word := range strings.Fields(command) {
+	for word := range strings.FieldsSeq(command) {
 		if word == argsPlace {
 			expanded, placed = append(expanded, rest...), true
 		} else {
