@@ -9,12 +9,9 @@ import (
 	"muster/state"
 )
 
-// busyFor is how long it is looked whether an instance works, and busyMost how much
-// processor time one may take in that while that writes nothing worth mention.
-const (
-	busyFor  = 250 * time.Millisecond
-	busyMost = 2 * time.Millisecond
-)
+// busyFor is how long it is looked whether an instance works. One whose writes the kernel
+// holds up takes very little processor time, but wakes five times a second.
+const busyFor = 500 * time.Millisecond
 
 // FreezeBusy freezes every running instance that works at the moment, so that it does not
 // use up room that is to be made free. It returns the host names of those that it froze,
@@ -36,7 +33,7 @@ func (n *Node) FreezeBusy(ctx context.Context) ([]string, error) {
 	var failed []error
 	for _, info := range running {
 		then, known := before[info.ID]
-		if info.Status != state.StatusRunning || known && after[info.ID]-then < busyMost {
+		if info.Status != state.StatusRunning || known && after[info.ID] == then {
 			continue
 		}
 		if err := n.cfg.Runtime.Freeze(ctx, info.ID); err != nil {
