@@ -46,14 +46,21 @@ func beDaemon(dir string) error {
 	if err := r.SetLimits(ctx, spec.ID, runtime.Limits{Processes: 77}); err != nil {
 		return err
 	}
-	// Two commands that outlive the daemon.
+	// Two processes that the container goes on with, and a command that ends with the daemon.
 	for _, script := range []string{
 		"while ! test -e /tmp/go; do usleep 1000; done; echo survived > /dev/console; touch /tmp/done; sleep 1000",
 		"while ! test -e /tmp/reboot; do usleep 1000; done; reboot -f",
 	} {
-		if _, err := r.Exec(ctx, spec.ID, runtime.ExecSpec{Command: []string{"sh", "-c", script}}); err != nil {
+		p, err := r.Exec(ctx, spec.ID, runtime.ExecSpec{Command: []string{"sh", "-c", `setsid sh -c "$0" &`, script}})
+		if err != nil {
 			return err
 		}
+		if _, err := p.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := r.Exec(ctx, spec.ID, runtime.ExecSpec{Command: []string{"sh", "-c", "echo $$ >/tmp/foreground; exec sleep 1000"}}); err != nil {
+		return err
 	}
 	fmt.Println(info.InitPID, info.MonitorPID)
 	return r.Run(ctx, func(runtime.Event) {})
@@ -175,7 +182,10 @@ func TestDaemonIsKilled(t *testing.T) {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	// Its commands, console log and proxies go on.
+	// Its processes, console log and proxies go on; the daemon's command does not.
+	if code, out := runtimetest.Sh(t, r, "c1", "while kill -0 $(cat /tmp/foreground) 2>/dev/null; do usleep 1000; done"); code != 0 {
+		t.Fatalf("wait for the end of the daemon's command: %d, %s", code, out)
+	}
 	if code, out := runtimetest.Sh(t, r, "c1", "touch /tmp/go; while ! test -e /tmp/done; do usleep 1000; done"); code != 0 {
 		t.Fatalf("tell the container to go on: %d, %s", code, out)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -101,6 +102,8 @@ type command struct {
 	answers  answers
 	done     chan struct{}
 	closing  sync.Once
+	// ended says that the command is known to have ended: answers is closed then.
+	ended atomic.Bool
 
 	// code and err are set before done is closed.
 	code int
@@ -149,6 +152,7 @@ func (p *command) follow() {
 	if p.terminal != nil {
 		p.terminal.end()
 	}
+	p.ended.Store(true)
 	_ = p.answers.file.Close()
 	_ = p.helper.Wait()
 }
@@ -203,8 +207,10 @@ func (p *command) Hangup() error {
 	}
 	var failed error
 	err = conn.Control(func(fd uintptr) { failed = unix.Shutdown(int(fd), unix.SHUT_WR) })
-	if errors.Is(err, os.ErrClosed) || errors.Is(failed, unix.ENOTCONN) {
-		return nil // it has ended
+	// A descriptor that is closed meanwhile is one of internal/poll's errors, which has
+	// no name here.
+	if p.ended.Load() || errors.Is(failed, unix.ENOTCONN) {
+		return nil
 	}
 	return errors.Join(err, failed)
 }

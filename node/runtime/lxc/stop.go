@@ -129,7 +129,9 @@ func (r *Runtime) setGoal(id, goal string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(file, "%-*s\n", goalSize-1, goal)
+	text := make([]byte, goalSize) // zeros after the goal
+	copy(text, goal)
+	_, err = file.Write(text)
 	return errors.Join(err, file.Close())
 }
 
@@ -139,7 +141,7 @@ func (r *Runtime) goal(id string) string {
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(text))
+	return strings.TrimRight(string(text), "\x00")
 }
 
 // dropGoal forgets a goal that was not reached.

@@ -24,6 +24,9 @@
 // namespaces").
 #define REBOOTED (128 + SIGHUP)
 
+// GOAL_SIZE is the size of the file of a goal; the daemon's side is goalSize.
+#define GOAL_SIZE 16
+
 // exit_code turns what liblxc leaves in error_num into a shell's exit code. Seen
 // with 5.0.2: a wait status, where death by a signal looks like a stop by it.
 static int exit_code(int num)
@@ -103,17 +106,26 @@ static bool lock_monitor(void)
 // starts_again says whether a container that ended with code is to run again: it
 // rebooted, or the daemon stopped it to restart it. When the daemon meant to
 // stop it, a reboot that came first does not count.
+//
+// The file of the goal has one length, with zeros after the goal: it is overwritten
+// where it stands, because stopping must need no room on the disk.
 static bool starts_again(const char *run, int code)
 {
-	char path[4096], goal[16] = "";
+	char path[4096], goal[GOAL_SIZE + 1] = "";
+	const char none[GOAL_SIZE] = "";
+	int fd;
 
 	if (snprintf(path, sizeof(path), "%s/goal", run) >= (int)sizeof(path))
 		return false;
-	if (read_file(path, goal, sizeof(goal)) <= 0)
+	if (read_file(path, goal, sizeof(goal)) <= 0 || !*goal)
 		return code == REBOOTED;
 	if (strcmp(goal, "restart"))
 		return false;
-	unlink(path);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, none, sizeof(none)) != (ssize_t)sizeof(none))
+		unlink(path);
+	if (fd >= 0)
+		close(fd);
 	return true;
 }
 
