@@ -32,8 +32,9 @@ type events struct {
 }
 
 const (
-	// pingEvery keeps the connection of a quiet listener alive through NAT, and
-	// finds listeners that are gone.
+	// pingEvery is how often a listener is pinged, whatever else it is sent: the answers
+	// are all that says that it is still there. They keep the connection of a quiet one
+	// alive through NAT, too.
 	pingEvery = 20 * time.Second
 	// frameTimeout is how long a listener may take to accept one frame.
 	frameTimeout = 10 * time.Second
@@ -111,12 +112,14 @@ func send(ctx context.Context, conn *websocket.Conn, listener *cluster.Listener)
 		defer cancel()
 		discard(conn)
 	}()
+	ping := time.Now().Add(pingEvery)
 	for {
-		event, err := next(ctx, listener)
+		event, err := next(ctx, listener, ping)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case event == nil && err == nil:
+			ping = time.Now().Add(pingEvery)
 			err = conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(frameTimeout))
 		case err != nil:
 			reason := websocket.FormatCloseMessage(websocket.CloseTryAgainLater, err.Error())
@@ -133,9 +136,12 @@ func send(ctx context.Context, conn *websocket.Conn, listener *cluster.Listener)
 }
 
 // next returns the next event, or neither an event nor an error when it is time
-// for a ping.
-func next(ctx context.Context, listener *cluster.Listener) (*cluster.Event, error) {
-	quiet, cancel := context.WithTimeout(ctx, pingEvery)
+// for a ping, however many events there are.
+func next(ctx context.Context, listener *cluster.Listener, ping time.Time) (*cluster.Event, error) {
+	if !time.Now().Before(ping) {
+		return nil, nil
+	}
+	quiet, cancel := context.WithDeadline(ctx, ping)
 	defer cancel()
 	event, err := listener.Next(quiet)
 	if err != nil && quiet.Err() != nil && ctx.Err() == nil {
