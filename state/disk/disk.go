@@ -87,7 +87,7 @@ func (d *Disk) Probe() error {
 		return nil
 	}
 	if err == nil {
-		err = unix.Fdatasync(int(d.probe.Fd()))
+		err = with(d.probe, unix.Fdatasync)
 	}
 	if err != nil {
 		return fmt.Errorf("write to the disk of %s: %w", d.dir, err)
@@ -95,10 +95,23 @@ func (d *Disk) Probe() error {
 	return nil
 }
 
+// with calls do with a file's descriptor, which is not closed meanwhile.
+func with(file *os.File, do func(fd int) error) error {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := conn.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil {
+		return os.ErrClosed // of all that Control says, only this can be
+	}
+	return failed
+}
+
 // Room is how many bytes the file system has left, the reserve not counted.
 func (d *Disk) Room() (int64, error) {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(d.reserve.Fd()), &fs); err != nil {
+	if err := with(d.reserve, func(fd int) error { return unix.Fstatfs(fd, &fs) }); err != nil {
 		return 0, err
 	}
 	return int64(fs.Bavail) * fs.Bsize, nil //nolint:gosec // no file system is that large

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,6 +31,14 @@ type identity struct {
 	MemberID string `json:"member_id"`
 	// NodeID is the member's number in the log.
 	NodeID uint64 `json:"node_id"`
+	// Sum is the CRC-32C of the two, so that a damaged number is not taken for another
+	// member's, which would wait for a leader without end. Zero is a file of a release
+	// that wrote none.
+	Sum uint32 `json:"crc32c,omitempty"`
+}
+
+func (i identity) sum() uint32 {
+	return crc32.Checksum(fmt.Appendf(nil, "%s %d", i.MemberID, i.NodeID), crc32.MakeTable(crc32.Castagnoli))
 }
 
 // directory is the store's directory.
@@ -100,7 +109,8 @@ func openDirectory(path string, owner identity) (*directory, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if err := json.Unmarshal(raw, &d.owner); err != nil || d.owner.MemberID == "" || d.owner.NodeID == 0 {
+		err := json.Unmarshal(raw, &d.owner)
+		if err != nil || d.owner.MemberID == "" || d.owner.NodeID == 0 || d.owner.Sum != 0 && d.owner.Sum != d.owner.sum() {
 			return nil, d.damaged("%s does not say whose the database is", identityFile)
 		}
 		if d.owner.MemberID != owner.MemberID {
@@ -143,6 +153,7 @@ func (d *directory) beginAgain(log *logFiles) error {
 
 // claim writes down whose the directory is, for good.
 func (d *directory) claim() error {
+	d.owner.Sum = d.owner.sum()
 	raw, err := json.Marshal(d.owner)
 	if err != nil {
 		return err

@@ -212,7 +212,8 @@ func TestAMemberThatRestartsIsWhatItWas(t *testing.T) {
 	if err := worker.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(filepath.Join(dir, "database"), filepath.Join(dir, "database"+gone)); err != nil {
+	database := filepath.Join(dir, "database")
+	if err := errors.Join(Forget(database), os.Rename(database, database+gone)); err != nil {
 		t.Fatal(err)
 	}
 	again()
