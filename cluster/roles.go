@@ -351,9 +351,19 @@ func (c *Cluster) takeOver(ctx context.Context, view *store.View) error {
 			return err
 		}
 	}
+	// What they are in the log is what they go on from: else a second member that joins before
+	// the first is recorded would be as good a voter, and take its vote.
+	seats, err := c.coordRoles()
+	if err != nil {
+		return err
+	}
 	// One that is not there yet would be declared offline at once.
 	for _, m := range c.present(ctx, news) {
-		if err := c.putMember(ctx, coord.Member{ID: m.ID, Name: m.Name, Address: m.Address}, store.Worker, true); err != nil {
+		role, there := seats[m.ID]
+		if !there {
+			role = store.Worker
+		}
+		if err := c.putMember(ctx, coord.Member{ID: m.ID, Name: m.Name, Address: m.Address}, role, true); err != nil {
 			return err
 		}
 	}

@@ -262,3 +262,19 @@ func TestAMemberWithoutItsBridgeSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A server that joins the moment that the cluster begins does not take the first member's
+// vote, whatever their IDs are.
+func TestTheFirstMemberKeepsItsVote(t *testing.T) {
+	lab.NeedsRoot(t)
+	for range 3 {
+		members := lab.ClusterOf(t, 2, lab.Options{NoInit: true})
+		rows, err := members[0].Rows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rows[0].Votes() || !rows[0].Coordinates() || rows[1].Votes() {
+			t.Errorf("after the second joined: %+v; the first votes and leads", rows)
+		}
+	}
+}
