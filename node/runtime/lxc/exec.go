@@ -67,12 +67,15 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtime.ExecSpec) (r
 }
 
 // explainExec says why a command could not be started: most often because the
-// container ended meanwhile.
+// container ended meanwhile, or may have no more processes, which liblxc does not tell.
 func (r *Runtime) explainExec(id string, c *container, err error) error {
 	if c.init.ended() {
 		return state.Errorf(state.ErrConflict, "container %s stopped before the command could start", id)
 	}
-	// A full limits.processes is the container's own state.
+	// Entering takes a process besides the command for a moment.
+	if limit, full := r.group(id).FullOfProcesses(2); full {
+		return state.Errorf(state.ErrConflict, "the container has as many processes as it may have: limits.processes is %d, and a command needs 2 more to start; raise it, or end some of them", limit)
+	}
 	return state.Errorf(state.ErrConflict, "run a command in container %s: %w", id, err)
 }
 

@@ -66,6 +66,40 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A container that may have no more processes says so to whoever runs a command in it.
+func TestExecAtTheLimitOfProcesses(t *testing.T) {
+	r, s := open(t), spec(t, "c1")
+	start(t, r, s)
+	if code, out := runtimetest.Sh(t, r, "c1", "for i in 1 2 3 4; do sleep 600 >/dev/null 2>&1 & done; true"); code != 0 {
+		t.Fatalf("start processes: %d, %s", code, out)
+	}
+	usage, err := r.Usage(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := runtime.ExecSpec{Command: []string{"true"}}
+	for spare, fits := range map[int64]bool{0: false, 3: true} {
+		if err := r.SetLimits(t.Context(), "c1", runtime.Limits{Processes: usage.Processes + spare}); err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.Exec(t.Context(), "c1", command)
+		if err == nil {
+			if _, err := p.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		switch {
+		case fits && err != nil:
+			t.Errorf("room for %d: %v; want success", spare, err)
+		case !fits && (!errors.Is(err, state.ErrConflict) || !strings.Contains(err.Error(), "limits.processes")):
+			t.Errorf("room for %d: %v; want ErrConflict that names limits.processes", spare, err)
+		}
+	}
+}
+
 // Containers of one processor each get different ones.
 func TestProcessorsAreSpread(t *testing.T) {
 	r := open(t)

@@ -202,6 +202,29 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestFullOfProcesses(t *testing.T) {
+	for name, c := range map[string]struct {
+		max, current string
+		full         bool
+	}{
+		"no limit":    {"max\n", "500\n", false},
+		"full":        {"5\n", "5\n", true},
+		"room for 1":  {"5\n", "4\n", true},
+		"room for 2":  {"5\n", "3\n", false},
+		"above it":    {"5\n", "9\n", true},
+		"no accounts": {"", "", false},
+	} {
+		host, root := machine(t, unifiedMounts, unifiedInit)
+		if c.max != "" {
+			write(t, root+"/muster/c1/pids.max", c.max)
+			write(t, root+"/muster/c1/pids.current", c.current)
+		}
+		if limit, full := host.Group("muster/c1").FullOfProcesses(2); full != c.full || full && limit != 5 {
+			t.Errorf("%s: limit %d, full %t; want full %t", name, limit, full, c.full)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	host, root := machine(t, unifiedMounts, unifiedInit)
 	for file, text := range map[string]string{

@@ -52,6 +52,12 @@ func (g Group) memory(u *runtime.Usage) {
 	}
 }
 
+// FullOfProcesses returns the limit of processes when fewer than spare more fit under it.
+func (g Group) FullOfProcesses(spare int64) (limit int64, full bool) {
+	limit, used := g.number("pids", "pids.max"), g.number("pids", "pids.current")
+	return limit, limit >= 0 && used >= 0 && used+spare > limit
+}
+
 // atMost is the limit, or the machine's memory when there is none.
 func atMost(limit int64) int64 {
 	total := fields("/proc/meminfo")["MemTotal:"] * 1024
