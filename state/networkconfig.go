@@ -84,6 +84,9 @@ func validateFamily(config Config, family string) error {
 	if err := validateSubnet(config, family, subnet); err != nil {
 		return err
 	}
+	if err := validateGateway(family, subnet); err != nil {
+		return err
+	}
 	for _, key := range within {
 		for _, part := range strings.FieldsFunc(config[key], func(r rune) bool { return r == ',' || r == '-' || r == ' ' }) {
 			if addr, err := netip.ParseAddr(part); err != nil || !subnet.Contains(addr) {
@@ -112,6 +115,29 @@ func validateSubnet(config Config, family string, subnet netip.Prefix) error {
 		return Errorf(ErrInvalid, "network key %q: %s can't be served by DHCPv6; use /64 to /126", key, subnet)
 	}
 	return nil
+}
+
+// validateGateway refuses the addresses of a subnet that no interface can have: its first,
+// which is the subnet's own or, in IPv6, that of any router (RFC 4291, section 2.6.1), and
+// the last of IPv4, which reaches all. A subnet of two addresses or one has neither (RFC 3021,
+// RFC 6164).
+func validateGateway(family string, subnet netip.Prefix) error {
+	addr := subnet.Addr()
+	if addr.BitLen()-subnet.Bits() < 2 {
+		return nil
+	}
+	first := subnet.Masked().Addr()
+	what := ""
+	switch {
+	case addr == first:
+		what = "the subnet's own"
+	case addr.Is4() && !subnet.Contains(addr.Next()):
+		what = "the subnet's broadcast address"
+	default:
+		return nil
+	}
+	return Errorf(ErrInvalid, "network key \"%s.address\": %s is %s, which the bridge can't have; use another of the subnet, such as %s",
+		family, addr, what, netip.PrefixFrom(first.Next(), subnet.Bits()))
 }
 
 func autoOr(check func(string) error) func(string) error {
