@@ -122,7 +122,9 @@ func (c *Cluster) CreateNetwork(ctx context.Context, created state.Network) erro
 	if err := c.apply(ctx, store.CreateNetwork{Network: created}); err != nil {
 		return err
 	}
-	err = c.tendPart(ctx, subject, true)
+	if err = c.tendPart(ctx, subject, true); err != nil {
+		err = fmt.Errorf("%s: %w", subject, err)
+	}
 	if others := c.made(ctx, subject, networkLocals(created.Project, created.Name)); err == nil {
 		err = others
 	}
@@ -228,7 +230,7 @@ func (c *Cluster) UpdateNetwork(ctx context.Context, changed state.Network, here
 	if ready {
 		if err := c.node.Networks().Start(ctx, after.On(self)); err != nil {
 			c.putBack(ctx, before.On(self))
-			return err
+			return fmt.Errorf("%s: %w", networkSubject(after.Name), err)
 		}
 		c.keeper.note(networkSubject(after.Name), after.On(self).Config)
 	}

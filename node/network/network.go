@@ -82,14 +82,11 @@ func (n *Networks) path(name string, file ...string) string {
 
 // Start makes the network on this machine, or brings what is there in line with
 // its configuration. It may be repeated. An interface of that name that is not
-// ours is ErrConflict.
+// ours is ErrConflict. The caller names the network in the error.
 func (n *Networks) Start(ctx context.Context, network state.Network) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.start(ctx, &network); err != nil {
-		return fmt.Errorf("network %q: %w", network.Name, err)
-	}
-	return nil
+	return n.start(ctx, &network)
 }
 
 func (n *Networks) start(ctx context.Context, network *state.Network) error {
@@ -141,10 +138,7 @@ func (n *Networks) allRunning() map[string]*state.Network {
 func (n *Networks) Delete(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.remove(ctx, name); err != nil {
-		return fmt.Errorf("network %q: %w", name, err)
-	}
-	return nil
+	return n.remove(ctx, name)
 }
 
 func (n *Networks) remove(ctx context.Context, name string) error {
