@@ -241,6 +241,9 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 	if err != nil {
 		return err
 	}
+	if source.Snapshot == "" && source.Project == spec.Project && source.Instance == spec.Name {
+		return state.Errorf(state.ErrExists, "instance %q already exists, and a copy needs another name; an instance can't be moved to another pool under its own name yet: give a new one and rename it afterwards", spec.Name)
+	}
 	if from.Busy != "" {
 		return errBusy(from)
 	}
@@ -291,6 +294,11 @@ func (p *createPlan) copyFrom(view *store.View, spec *InstanceSpec) error {
 		keepMoved(spec.Config, wanted)
 	}
 	spec.Devices = layDevices(devices, spec.Devices)
+	if source.Snapshot != "" {
+		if err := withoutGone(view, from, profiles, spec); err != nil {
+			return err
+		}
+	}
 	p.source.Copy = &node.CopySource{From: fromNode, Snapshot: source.Snapshot, Snapshots: snapshotNames(p.snapshots)}
 	return nil
 }

@@ -170,6 +170,36 @@ func (c *Cluster) restored(inst *state.Instance, snapshot *state.Snapshot) (afte
 	return after, missing, nil
 }
 
+// withoutGone leaves out of the copy of a snapshot the profiles that the snapshot names and
+// that are no longer there, as a restore does: clients name them because the snapshot does.
+// A copy that has no root disk then gets that of the source.
+func withoutGone(view *store.View, from *state.Instance, named []string, spec *InstanceSpec) error {
+	gone := func(name string) bool {
+		_, err := view.Profile(from.Project, name)
+		return err != nil && slices.Contains(named, name)
+	}
+	if !slices.ContainsFunc(spec.Profiles, gone) {
+		return nil
+	}
+	spec.Profiles = slices.DeleteFunc(slices.Clone(spec.Profiles), gone)
+	_, devices, err := expand(view, spec.Project, spec.Profiles, spec.Config, spec.Devices)
+	if err != nil {
+		return err
+	}
+	if _, _, err := node.RootDisk(devices); err == nil {
+		return nil
+	}
+	copied := &state.Instance{Project: spec.Project, Profiles: spec.Profiles, Config: spec.Config, Devices: maps.Clone(spec.Devices)}
+	if copied.Devices == nil {
+		copied.Devices = state.Devices{}
+	}
+	if err := keepRootDisk(view, from, copied); err != nil {
+		return err
+	}
+	spec.Devices = copied.Devices
+	return nil
+}
+
 // keepRootDisk gives after the root disk of before as its own when its profiles or devices
 // say nothing else of it, or another pool: the files stay in the pool where they are.
 func keepRootDisk(view *store.View, before, after *state.Instance) error {

@@ -140,7 +140,7 @@ func ValidateAliasName(name string) error {
 		return r <= ' ' || r == utf8.RuneError || !unicode.IsPrint(r) || strings.ContainsRune(`\:,?#&"'`, r)
 	}
 	if strings.ContainsFunc(name, wrong) {
-		return Errorf(ErrInvalid, "alias name %q: use letters, digits, dots, hyphens and slashes", name)
+		return Errorf(ErrInvalid, "alias name %q: leave out blanks, quotes, \"\\\", \":\", \",\", \"?\", \"#\", \"&\" and what can't be printed", name)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "." || part == ".." {

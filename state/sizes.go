@@ -73,7 +73,7 @@ func ParseCPUSet(value string) ([]int, error) {
 		from, errFrom := strconv.ParseUint(first, 10, 16)
 		to, errTo := strconv.ParseUint(last, 10, 16)
 		if errFrom != nil || errTo != nil || to < from {
-			return nil, Errorf(ErrInvalid, "limits.cpu %q: %q is not a processor or a range of them (0-1)", value, part)
+			return nil, Errorf(ErrInvalid, "limits.cpu %q: %q is not a processor, such as 3, or a range that ends no lower than it begins, such as 0-1", value, part)
 		}
 		for cpu := from; cpu <= to; cpu++ {
 			cpus = append(cpus, int(cpu))

@@ -89,10 +89,10 @@ func TestCPULimits(t *testing.T) {
 		"one processor pinned":      {"1-1", 0, "1-1", "<nil>"},
 		"a set":                     {"0-1,3", 0, "0-1,3", "<nil>"},
 		"none":                      {"0", 0, "", `limits.cpu "0"` + want},
-		"less than none":            {"-1", 0, "", `limits.cpu "-1": "-1" is not a processor or a range of them (0-1)`},
+		"less than none":            {"-1", 0, "", `limits.cpu "-1": "-1" is not a processor, such as 3, or a range that ends no lower than it begins, such as 0-1`},
 		"a word":                    {"all", 0, "", `limits.cpu "all"` + want},
-		"a range that runs back":    {"3-1", 0, "", `limits.cpu "3-1": "3-1" is not a processor or a range of them (0-1)`},
-		"a set with a hole":         {"0,,1", 0, "", `limits.cpu "0,,1": "" is not a processor or a range of them (0-1)`},
+		"a range that runs back":    {"3-1", 0, "", `limits.cpu "3-1": "3-1" is not a processor, such as 3, or a range that ends no lower than it begins, such as 0-1`},
+		"a set with a hole":         {"0,,1", 0, "", `limits.cpu "0,,1": "" is not a processor, such as 3, or a range that ends no lower than it begins, such as 0-1`},
 		"more than anybody has":     {"99999999", 0, "", `limits.cpu "99999999"` + want},
 		"a fraction of a processor": {"1.5", 0, "", `limits.cpu "1.5"` + want},
 	} {

@@ -60,6 +60,10 @@ func (a *app) configGetCommand() *cobra.Command {
 		ValidArgsFunction: a.complete(instanceNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := args[len(args)-1]
+			if len(args) == 1 && !strings.Contains(key, ".") {
+				// Keys have a dot, which no instance has.
+				return usagef(cmd, "%q is no key: want %s", key, cmd.UseLine())
+			}
 			t, err := a.on(strings.Join(args[:len(args)-1], ""))
 			if err == nil {
 				t, err = t.serverOf(cmd, target)

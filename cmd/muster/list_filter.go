@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -33,6 +34,9 @@ func parseFilters(args []string) (filters, error) {
 		case key == "ipv4" || key == "ipv6":
 			test, err = addressTest(value)
 			f.needState = true
+		case words[key] == nil && !strings.Contains(key, "."):
+			err = fmt.Errorf("%q is none of the instance's own words (%s), not ipv4 or ipv6, and no configuration key, which has a dot",
+				key, strings.Join(slices.Sorted(maps.Keys(words)), ", "))
 		default:
 			test = keyTest(key, value)
 		}

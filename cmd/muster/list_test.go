@@ -136,6 +136,11 @@ func TestFilters(t *testing.T) {
 	if _, err := parseFilters([]string{"ipv4=10.0.0"}); err == nil {
 		t.Error("half an address was accepted")
 	}
+	for _, filter := range []string{"state=running", "bogus=1", "=x"} {
+		if _, err := parseFilters([]string{filter}); err == nil || !strings.Contains(err.Error(), "status") {
+			t.Errorf("%s: %v; want an error that lists what can be asked for", filter, err)
+		}
+	}
 }
 
 func TestByteLimit(t *testing.T) {

@@ -56,14 +56,13 @@ func (a *app) moveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "move [REMOTE:]INSTANCE[/SNAPSHOT] [REMOTE:][NAME]",
 		Aliases: []string{"mv"},
-		Short:   "Rename an instance, or move it to another pool, project or member",
-		Long: `Rename an instance or a snapshot, or move an instance to another storage pool,
-project or cluster member of the same server. Except for a rename of a snapshot,
-the instance must be stopped.`,
+		Short:   "Rename an instance, or move it to another member",
+		Long: `Rename an instance or a snapshot, or move an instance to another member of the
+same cluster. An instance must be stopped to be renamed. One that runs is moved
+with it, and stopped for as long as it takes to send what changed meanwhile.`,
 		Example: `  muster move web www
-  muster move web --storage fast
-  muster move web --target member2
-  muster move web --target-project prod`,
+  muster move web/snap0 web/before-upgrade
+  muster move web --target member2`,
 		Args: between(1, 2), ValidArgsFunction: a.complete(instanceNames, nothing),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, err := a.named(args[0], "instance")
@@ -84,6 +83,10 @@ the instance must be stopped.`,
 		},
 	}
 	c.flags(a, cmd)
+	// They are known to be refused with what to do instead.
+	for _, name := range []string{"config", "device", "profile", "no-profiles", "storage", "target-project"} {
+		_ = cmd.Flags().MarkHidden(name)
+	}
 	return cmd
 }
 
@@ -91,10 +94,13 @@ func (a *app) move(ctx context.Context, t thing, to string, c changes) error {
 	if len(c.config)+len(c.devices)+len(c.profiles) > 0 || c.noProfiles {
 		return errors.New("a move inside one server changes no configuration: use `muster config` before or after it")
 	}
-	travels := c.pool != "" || c.project != "" || c.target != ""
-	if !travels {
+	if c.pool != "" || c.project != "" {
+		return advise(errors.New("an instance can't be moved to another storage pool or project yet"),
+			"Copy it there under another name with `muster copy --storage` or `--target-project`, and delete this one.")
+	}
+	if c.target == "" {
 		if to == t.name {
-			return errors.New("it is there already: give another name, --storage, --target-project or --target")
+			return errors.New("it is there already: give another name, or --target")
 		}
 		return a.rename(ctx, t, to)
 	}
@@ -103,7 +109,7 @@ func (a *app) move(ctx context.Context, t thing, to string, c changes) error {
 	}
 	op, err := t.aimed(c.target).PostInstance(ctx, t.name, api.InstancePost{
 		Name: to, Migration: true, InstanceOnly: c.instanceOnly, ContainerOnly: c.instanceOnly,
-		Pool: c.pool, Project: c.project, AllowInconsistent: c.allowInconsistent,
+		AllowInconsistent: c.allowInconsistent,
 	})
 	return a.done(ctx, "Moving "+t.name, op, err)
 }

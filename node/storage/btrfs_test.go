@@ -130,6 +130,7 @@ func TestBtrfsPoolGrows(t *testing.T) {
 	}
 	for name, wrong := range map[string]state.Config{
 		"a loop file cannot shrink":       {"size": "256MiB", "source": config["source"]},
+		"a loop file has a size":          {"source": config["source"]},
 		"the source cannot change":        {"size": "1GiB", "source": "/elsewhere"},
 		"btrfs must know a mount option":  {"size": "1GiB", "source": config["source"], "btrfs.mount_options": "fly"},
 		"a mount option of ours is fixed": {"size": "1GiB", "source": config["source"], "btrfs.mount_options": "subvol=x"},

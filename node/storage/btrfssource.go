@@ -336,6 +336,9 @@ func (d *btrfsDriver) update(_ context.Context, config state.Config) error {
 	if d.source() != d.loopFile() {
 		return state.Errorf(state.ErrInvalid, "storage pool %s: size is for a loop file; the source is %s", p.name, d.source())
 	}
+	if config["size"] == "" {
+		return state.Errorf(state.ErrInvalid, "storage pool %s: size can't be taken away: it is that of the loop file, %s; give the same or a larger one", p.name, p.setting("size"))
+	}
 	size, err := state.ParseSize(config["size"])
 	if err != nil {
 		return err

@@ -53,6 +53,36 @@ func TestRestoreWithoutWhatIsGone(t *testing.T) {
 	}
 }
 
+// A copy of a snapshot is made without the profiles that are no longer there, also when the
+// client names them, as stock lxc does.
+func TestCopyOfASnapshotWithoutWhatIsGone(t *testing.T) {
+	x := furnished(t)
+	c := x.local
+	c.must("POST /1.0/profiles", `{"name": "p", "config": {"user.p": "1"}}`, nil)
+	c.must("POST /1.0/profiles", `{"name": "disk", "devices": {"root": {"type": "disk", "path": "/", "pool": "p"}}}`, nil)
+	x.finish("POST /1.0/instances", `{"name": "a", "profiles": ["p", "disk"], "source": {"type": "none"}}`)
+	x.finish("POST /1.0/instances/a/snapshots", `{"name": "s"}`)
+	x.finish("PUT /1.0/instances/a", `{"profiles": ["default"]}`)
+	c.must("DELETE /1.0/profiles/p", "", nil)
+	c.must("DELETE /1.0/profiles/disk", "", nil)
+	for name, profiles := range map[string]string{"b": "", "c": `"profiles": ["p", "disk"], `} {
+		x.finish("POST /1.0/instances", `{"name": "`+name+`", `+profiles+`"source": {"type": "copy", "source": "a/s"}}`)
+		made := x.instance(name)
+		if len(made.Profiles) != 0 || made.Devices["root"]["pool"] != "p" {
+			t.Errorf("%s: profiles %v, devices %v; want no profile, and a root disk in pool p", name, made.Profiles, made.Devices)
+		}
+	}
+	c.refused("POST /1.0/instances", `{"name": "d", "profiles": ["q"], "source": {"type": "copy", "source": "a/s"}}`, 404, `profile "q" not found`)
+}
+
+// A copy with the name of its source is what stock lxc asks for when it is told to move an
+// instance to another pool.
+func TestAnInstanceIsNotCopiedOntoItself(t *testing.T) {
+	x := furnished(t)
+	x.create("a")
+	x.local.refused("POST /1.0/instances", `{"name": "a", "source": {"type": "copy", "source": "a"}}`, 409, "can't be moved to another pool under its own name yet")
+}
+
 // A device whose network is gone is restored as it was. Only a start refuses it.
 func TestRestoreWithoutItsNetwork(t *testing.T) {
 	x := furnished(t)
