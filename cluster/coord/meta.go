@@ -128,8 +128,8 @@ func readable(key, value []byte, size int64) error {
 // a page, flags, the root (two words), the page of the list, how many pages there are, the number
 // of the transaction, and a checksum. The one with the greater number that is whole counts.
 func checkPages(content []byte) error {
-	const head, magic, listed = 16, 0xed0cdaed, 0x10
-	var list, pages, newest uint64
+	const head, magic, listed = pageHead, 0xed0cdaed, 0x10
+	var root, list, pages, newest uint64
 	size := uint64(os.Getpagesize())
 	for n := range uint64(2) {
 		at := n * size
@@ -143,7 +143,7 @@ func checkPages(content []byte) error {
 			continue
 		}
 		if number := binary.LittleEndian.Uint64(meta[48:]); pages == 0 || number > newest {
-			list, pages, newest = binary.LittleEndian.Uint64(meta[32:]), binary.LittleEndian.Uint64(meta[40:]), number
+			root, list, pages, newest = binary.LittleEndian.Uint64(meta[16:]), binary.LittleEndian.Uint64(meta[32:]), binary.LittleEndian.Uint64(meta[40:]), number
 		}
 	}
 	switch {
@@ -172,6 +172,62 @@ func checkPages(content []byte) error {
 			return fmt.Errorf("its list of free pages names page %d of %d", id, pages)
 		}
 		last = id
+	}
+	tree := pageTree{content: content, size: size, pages: pages, seen: map[uint64]bool{}}
+	return tree.walk(root)
+}
+
+// pageHead is the size of a page's head.
+const pageHead = 16
+
+// pageTree is the tree of pages of a bbolt file.
+type pageTree struct {
+	content     []byte
+	size, pages uint64
+	seen        map[uint64]bool
+}
+
+// walk refuses a tree in which a page is below itself: bbolt follows it without end, and takes
+// memory for each step.
+//
+// Behind the head of a page come elements of 16 bytes. Those of a branch end in a page's number;
+// those of a leaf are flags, the distance to the key, and the lengths of key and value. The value
+// of a bucket begins with the number of its first page, or with zero and holds one page itself.
+func (t *pageTree) walk(id uint64) error {
+	const branch, leaf, bucket, element = 1, 2, 1, 16
+	if id < 2 || id >= t.pages || t.seen[id] {
+		return fmt.Errorf("page %d is in it twice or nowhere", id)
+	}
+	t.seen[id] = true
+	page := t.content[id*t.size:]
+	if more := uint64(binary.LittleEndian.Uint32(page[12:])); id+more < t.pages {
+		page = page[:(1+more)*t.size]
+	}
+	kind, count := binary.LittleEndian.Uint16(page[8:]), int(binary.LittleEndian.Uint16(page[10:]))
+	if pageHead+count*element > len(page) || kind != branch && kind != leaf || kind == branch && count == 0 {
+		return fmt.Errorf("page %d is none", id)
+	}
+	for at := pageHead; at < pageHead+count*element; at += element {
+		if kind == branch {
+			if err := t.walk(binary.LittleEndian.Uint64(page[at+8:])); err != nil {
+				return err
+			}
+			continue
+		}
+		if binary.LittleEndian.Uint32(page[at:])&bucket == 0 {
+			continue
+		}
+		value := uint64(at) + uint64(binary.LittleEndian.Uint32(page[at+4:])) + uint64(binary.LittleEndian.Uint32(page[at+8:]))
+		if value+16+pageHead > uint64(len(page)) {
+			return fmt.Errorf("page %d is none", id)
+		}
+		if first := binary.LittleEndian.Uint64(page[value:]); first != 0 {
+			if err := t.walk(first); err != nil {
+				return err
+			}
+		} else if binary.LittleEndian.Uint16(page[value+16+8:]) != leaf {
+			return fmt.Errorf("page %d holds a part that is none", id)
+		}
 	}
 	return nil
 }
