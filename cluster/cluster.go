@@ -72,6 +72,7 @@ type Cluster struct {
 	arrivals arrivals
 	// keeper is what was done to this member's parts of pools and networks.
 	keeper  keeper
+	delayed delayed
 	placing placing
 	seating seating
 	closing closing

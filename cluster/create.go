@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -193,6 +194,9 @@ func (c *Cluster) planCreate(ctx context.Context, spec InstanceSpec) (*createPla
 		return nil, err
 	}
 	if err := c.node.CheckConfig(ctx, plan.node.Config); err != nil {
+		return nil, err
+	}
+	if err := c.node.CheckRoot(ctx, plan.node); err != nil {
 		return nil, err
 	}
 	inst.Need = needOf(plan.node)
@@ -426,7 +430,18 @@ func (c *Cluster) abandon(ctx context.Context, plan *createPlan) {
 }
 
 func (c *Cluster) undoCreate(ctx context.Context, inst node.Instance, intent string) error {
-	if err := c.node.Delete(ctx, inst); err != nil {
+	err := c.node.Delete(ctx, inst)
+	if errors.Is(err, state.ErrUnavailable) {
+		// Its pool is not there. What may be in it is removed when the pool comes back.
+		left, invalid := leftoverOf(uuid.NewString(), c.Self(), inst)
+		if invalid != nil {
+			return errors.Join(err, invalid)
+		}
+		done := c.carry(left.ID)
+		defer done()
+		err = c.apply(ctx, store.Begin{Intent: left})
+	}
+	if err != nil {
 		return err
 	}
 	return c.apply(ctx, store.DeleteInstance{

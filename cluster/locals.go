@@ -33,8 +33,11 @@ type part struct {
 	// config is what the part is to be like.
 	config state.Config
 	// make returns the configuration of the part to record.
-	make   func(ctx context.Context) (state.Config, error)
+	make func(ctx context.Context) (state.Config, error)
+	// change makes the part like config, and brings it back if it is not there.
 	change func(ctx context.Context) error
+	// lost reports whether what was there is gone: somebody took it away.
+	lost   func(ctx context.Context) bool
 	remove func(ctx context.Context) error
 	set    func(state.Local) store.Command
 	drop   store.Command
@@ -44,7 +47,7 @@ type part struct {
 type keeper struct {
 	mu sync.Mutex
 	// applied is the configuration of each part as the host has it. A part that is not
-	// in it may have been left half-made by a crash.
+	// in it may have been left half-made by a crash, or was not there at the start.
 	applied map[string]state.Config // guarded by mu
 	// begun are the parts whose making this daemon began.
 	begun map[string]bool // guarded by mu
@@ -123,6 +126,9 @@ func (c *Cluster) tendLocals(ctx context.Context) error {
 		if newest := newestPart(view); again || newest != seen {
 			seen = newest
 			for _, p := range c.parts(view) {
+				if again && !c.closing.is() && p.locals.Ready(c.Self()) && p.lost(ctx) {
+					c.keeper.forget(p.subject)
+				}
 				if err := c.tendPart(ctx, p.subject, again); err != nil && ctx.Err() == nil {
 					c.log.Error("see to this member's part", "of", p.subject, "error", err)
 				}
@@ -191,8 +197,10 @@ func (c *Cluster) wanted(p *part, again bool) bool {
 	case state.LocalDeleting:
 		return again || local.Message == ""
 	case state.LocalCreated:
-		applied, known := c.keeper.has(p.subject)
-		return known && !maps.Equal(applied, p.config) && (again || local.Message == "")
+		// What was recorded as wrong may be so no longer: it is looked again.
+		applied, there := c.keeper.has(p.subject)
+		wrong := !there || !maps.Equal(applied, p.config) || local.Message != ""
+		return wrong && (again || local.Message == "")
 	}
 	return false
 }
@@ -233,14 +241,17 @@ func (c *Cluster) makePart(ctx context.Context, subject string, again bool) erro
 		}
 		local.Status = state.LocalErrored
 	}
+	if local.Message == err.Error() && local.Status == p.locals[c.Self()].Status {
+		return err // as it is recorded
+	}
 	local.Message = err.Error()
 	return errors.Join(err, c.finish(ctx, p.set(local)))
 }
 
-// repair tries at once to make a part that could not be made before, now that it was
-// changed; the caller holds the lock. How that went is the part's status.
+// repair tries at once to make a part that could not be made before, or was not in order,
+// now that it was changed; the caller holds the lock. How that went is the part's status.
 func (c *Cluster) repair(ctx context.Context, subject string, before state.Local) {
-	if before.Status != state.LocalErrored {
+	if before.Status != state.LocalErrored && before.Message == "" {
 		return
 	}
 	if err := c.makePart(ctx, subject, true); err != nil {

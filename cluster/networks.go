@@ -42,6 +42,7 @@ func (c *Cluster) networkPart(made *state.Network) part {
 			return local, err
 		},
 		change: func(ctx context.Context) error { return c.node.Networks().Start(ctx, here) },
+		lost:   func(context.Context) bool { return c.node.Networks().Lost(here.Name) },
 		remove: func(ctx context.Context) error { return c.node.Networks().Delete(ctx, here.Name) },
 		set: func(local state.Local) store.Command {
 			return store.SetNetworkLocal{Project: made.Project, Name: made.Name, Member: c.Self(), Local: local}
@@ -260,10 +261,13 @@ func addressed(config state.Config) state.Config {
 }
 
 func (c *Cluster) putBack(ctx context.Context, before state.Network) {
-	c.keeper.note(networkSubject(before.Name), before.Config)
+	subject := networkSubject(before.Name)
 	if err := c.node.Networks().Start(context.WithoutCancel(ctx), before); err != nil {
+		c.keeper.forget(subject)
 		c.log.Error("take back the change of a network", "network", before.Name, "error", err)
+		return
 	}
+	c.keeper.note(subject, before.Config)
 }
 
 // RenameNetwork gives a network that nothing uses another name.

@@ -170,12 +170,12 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 			}
 		}
 		for _, pool := range view.Pools() {
-			if pool.Locals.Ready(m.Name) {
+			if pool.Locals.Works(m.Name) {
 				member.Pools = append(member.Pools, pool.Name)
 			}
 		}
 		for _, network := range view.Networks("") {
-			if network.Locals.Ready(m.Name) {
+			if network.Locals.Works(m.Name) {
 				member.Networks = append(member.Networks, network.Name)
 			}
 		}

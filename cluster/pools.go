@@ -31,7 +31,16 @@ func (c *Cluster) poolPart(pool *state.Pool) part {
 			_, local := state.SplitConfig(config, state.PoolLocalKey)
 			return local, err
 		},
-		change: func(ctx context.Context) error { return c.node.UpdatePool(ctx, here) },
+		change: func(ctx context.Context) error {
+			if _, shut := c.node.Pool(ctx, here.Name); shut != nil {
+				return c.node.OpenPool(ctx, here, c.known(c.store.View()))
+			}
+			return c.node.UpdatePool(ctx, here)
+		},
+		lost: func(ctx context.Context) bool {
+			_, shut := c.node.Pool(ctx, here.Name)
+			return shut != nil
+		},
 		remove: func(ctx context.Context) error { return c.node.DeletePool(ctx, here) },
 		set: func(local state.Local) store.Command {
 			return store.SetPoolLocal{Name: pool.Name, Member: c.Self(), Local: local}

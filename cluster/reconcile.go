@@ -16,7 +16,39 @@ import (
 // left half-made, and records which instances really run. It is called once,
 // before the API is served.
 func (c *Cluster) Reconcile(ctx context.Context) error {
-	view := c.store.View()
+	known := c.known(c.store.View())
+	found, err := c.node.Reconcile(ctx, known)
+	if err != nil {
+		return err
+	}
+	// What is not noted is tried again (tendLocals).
+	for _, pool := range known.Pools {
+		if _, shut := c.node.Pool(ctx, pool.Name); shut == nil {
+			c.keeper.note(poolSubject(pool.Name), pool.Config)
+		}
+	}
+	for _, network := range known.Networks {
+		if c.node.Networks().Running(network.Name) {
+			c.keeper.note(networkSubject(network.Name), network.Config)
+		}
+	}
+	for _, problem := range found.Problems {
+		c.log.Error("bring the machine in order", "error", problem)
+	}
+	for _, fingerprint := range found.MissingImages {
+		c.log.Error("the files of an image are gone: import it again", "fingerprint", fingerprint)
+	}
+	c.finishIntents(ctx)
+	for _, inst := range c.store.View().InstancesOn(c.Self()) {
+		if err := c.adopt(ctx, inst); err != nil {
+			c.log.Error("record how an instance is", "instance", inst.Name, "error", err)
+		}
+	}
+	return nil
+}
+
+// known is what is recorded that this machine should have.
+func (c *Cluster) known(view *store.View) node.Known {
 	self := c.Self()
 	known := node.Known{Pools: c.readyPools(view), Networks: c.readyNetworks(view), Snapshots: map[string][]string{}}
 	for _, inst := range view.InstancesOn(self) {
@@ -36,29 +68,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 		}
 	}
 	known.Incoming = c.arriving(view)
-	found, err := c.node.Reconcile(ctx, known)
-	if err != nil {
-		return err
-	}
-	for _, pool := range known.Pools {
-		c.keeper.note(poolSubject(pool.Name), pool.Config)
-	}
-	for _, network := range known.Networks {
-		c.keeper.note(networkSubject(network.Name), network.Config)
-	}
-	for _, problem := range found.Problems {
-		c.log.Error("bring the machine in order", "error", problem)
-	}
-	for _, fingerprint := range found.MissingImages {
-		c.log.Error("the files of an image are gone: import it again", "fingerprint", fingerprint)
-	}
-	c.finishIntents(ctx)
-	for _, inst := range c.store.View().InstancesOn(self) {
-		if err := c.adopt(ctx, inst); err != nil {
-			c.log.Error("record how an instance is", "instance", inst.Name, "error", err)
-		}
-	}
-	return nil
+	return known
 }
 
 // readyPools are the pools that this member has, as they are here.

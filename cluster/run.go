@@ -23,6 +23,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	group.Go(func() error { return c.tendRevoked(ctx) })
 	group.Go(func() error { return c.tendNews(ctx) })
 	group.Go(func() error { return c.tendLocals(ctx) })
+	group.Go(func() error { return c.tendDelayed(ctx) })
 	group.Go(func() error { return c.tendIntents(ctx) })
 	group.Go(func() error { return c.tendAddresses(ctx) })
 	group.Go(func() error { return c.tendProfiles(ctx) })

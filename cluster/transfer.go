@@ -262,6 +262,9 @@ func (c *Cluster) dropLeftover(ctx context.Context, intent *state.Intent) error 
 		return err
 	}
 	defer release()
+	if err := c.node.CheckRoot(ctx, left); err != nil {
+		return err // before anything is written: it is tried again and again
+	}
 	// A move back to this member ends the intent by the ID that both ends know. From the
 	// renewal on it is refused, so that what is removed here can't become the instance's.
 	renewed := uuid.NewString()

@@ -149,6 +149,13 @@ func (n *Node) volume(ctx context.Context, i Instance) (*storage.Pool, storage.V
 	return pool, storage.Instance(i.HostName()), err
 }
 
+// CheckRoot says why the instance's root file system can't be made on this machine now, or
+// nil.
+func (n *Node) CheckRoot(ctx context.Context, i Instance) error {
+	_, _, err := n.volume(ctx, i)
+	return err
+}
+
 func isTrue(value string) bool {
 	switch strings.ToLower(value) {
 	case "true", "1", "yes", "on":

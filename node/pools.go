@@ -43,18 +43,23 @@ func (n *Node) CheckPool(ctx context.Context, pool state.Pool) error {
 	return opened.Check(ctx)
 }
 
-// OpenPool mounts a pool that was created before.
-func (n *Node) OpenPool(ctx context.Context, pool state.Pool) error {
-	opened, err := storage.Open(ctx, n.storageConfig(), pool)
+// OpenPool mounts a pool that was not there when the daemon was started, and brings it in
+// order. One that can be used all the same is no error.
+func (n *Node) OpenPool(ctx context.Context, pool state.Pool, known Known) error {
+	if _, err := n.Pool(ctx, pool.Name); err == nil {
+		return nil
+	}
+	found, err := n.found(ctx)
 	if err != nil {
 		return err
 	}
-	if err := opened.Mount(ctx); err != nil {
+	err = n.reconcilePool(ctx, pool, known, &found)
+	if _, shut := n.Pool(ctx, pool.Name); shut != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.pools[pool.Name] = opened
-	n.mu.Unlock()
+	if err != nil {
+		n.log.Error("bring a storage pool in order", "pool", pool.Name, "error", err)
+	}
 	return nil
 }
 
@@ -92,7 +97,7 @@ func (n *Node) DeletePool(ctx context.Context, pool state.Pool) error {
 func (n *Node) Pool(_ context.Context, name string) (*storage.Pool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if pool := n.pools[name]; pool != nil {
+	if pool := n.pools[name]; pool != nil && pool.Usable() == nil {
 		return pool, nil
 	}
 	return nil, state.Errorf(state.ErrUnavailable, "storage pool %q is not mounted on this member: see the daemon's log for why", name)

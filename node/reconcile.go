@@ -40,18 +40,14 @@ type Found struct {
 // crash left of those that don't. It is called once, before anything else. One
 // broken pool or network does not stop the rest: it is a problem in the result.
 func (n *Node) Reconcile(ctx context.Context, known Known) (Found, error) {
-	found := Found{Running: map[string]runtime.Info{}}
+	found, err := n.found(ctx)
+	if err != nil {
+		return found, err
+	}
 	problem := func(err error) {
 		if err != nil {
 			found.Problems = append(found.Problems, err)
 		}
-	}
-	running, err := n.cfg.Runtime.List(ctx)
-	if err != nil {
-		return found, fmt.Errorf("list containers: %w", err)
-	}
-	for _, info := range running {
-		found.Running[info.ID] = info
 	}
 	leftovers, err := n.cfg.Images.Reconcile(ctx, known.Images)
 	problem(err)
@@ -71,6 +67,19 @@ func (n *Node) Reconcile(ctx context.Context, known Known) (Found, error) {
 		}
 	}
 	problem(n.dropDiskDir(ctx))
+	return found, nil
+}
+
+// found is what runs.
+func (n *Node) found(ctx context.Context) (Found, error) {
+	found := Found{Running: map[string]runtime.Info{}}
+	running, err := n.cfg.Runtime.List(ctx)
+	if err != nil {
+		return found, fmt.Errorf("list containers: %w", err)
+	}
+	for _, info := range running {
+		found.Running[info.ID] = info
+	}
 	return found, nil
 }
 
@@ -95,14 +104,21 @@ func (n *Node) reconcileAddresses(ctx context.Context, instances []Instance) {
 	}
 }
 
+// reconcilePool opens a pool. Others see it when it has been brought in order, or could not
+// be: what they begin in it must not look like a leftover.
 func (n *Node) reconcilePool(ctx context.Context, pool state.Pool, known Known, found *Found) error {
-	if err := n.OpenPool(ctx, pool); err != nil {
+	opened, err := storage.Open(ctx, n.storageConfig(), pool)
+	if err == nil {
+		err = opened.Mount(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("open storage pool %q: %w", pool.Name, err)
 	}
-	opened, err := n.Pool(ctx, pool.Name)
-	if err != nil {
-		return err
-	}
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.pools[pool.Name] = opened
+	}()
 	should := storage.Known{Volumes: map[storage.Volume][]string{}}
 	for _, inst := range known.Instances {
 		name, err := inst.Pool()

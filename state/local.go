@@ -27,10 +27,14 @@ type Local struct {
 	Status LocalStatus
 	// Config has the keys that differ from member to member.
 	Config Config
-	// Message says why Status is LocalErrored, or why the last change of one that is
-	// there was not taken over.
+	// Message says why Status is LocalErrored, or why one that is LocalCreated is not in
+	// order: it is not there, or does not take its configuration over. The member tries
+	// again until it is.
 	Message string
 }
+
+// Unavailable reports whether it was made and is not in order now.
+func (l Local) Unavailable() bool { return l.Status == LocalCreated && l.Message != "" }
 
 // Locals are a pool or network on each member, by the member's name.
 type Locals map[string]Local
@@ -56,9 +60,14 @@ func (l Locals) Errored() bool {
 	return l.Any(LocalErrored) && !l.Any(LocalCreating, LocalDeleting)
 }
 
-// Ready reports whether it can be used on the member.
+// Ready reports whether it was made on the member.
 func (l Locals) Ready(member string) bool {
 	return l[member].Status == LocalCreated
+}
+
+// Works reports whether it can be used on the member now.
+func (l Locals) Works(member string) bool {
+	return l.Ready(member) && !l[member].Unavailable()
 }
 
 // Members are the names of the members that have it or are to have it, sorted.
@@ -71,6 +80,11 @@ func (l Locals) Status() string {
 		return "Errored"
 	case l.Any(LocalPending, LocalCreating, LocalDeleting):
 		return "Pending"
+	}
+	for _, local := range l {
+		if local.Unavailable() {
+			return "Unavailable"
+		}
 	}
 	return "Created"
 }

@@ -126,6 +126,29 @@ func (n *Networks) setRunning(name string, network *state.Network) {
 	n.running[name] = network
 }
 
+// Running reports whether this machine runs the network.
+func (n *Networks) Running(name string) bool {
+	n.known.Lock()
+	defer n.known.Unlock()
+	return n.running[name] != nil
+}
+
+// Lost reports whether a network that this machine ran has no bridge any more, or somebody
+// else's is in its place. It does not run from then on.
+func (n *Networks) Lost(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.Running(name) {
+		return false
+	}
+	link, err := netlink.LinkByName(name)
+	if err == nil && link.Attrs().Alias == n.alias(name) || err != nil && !isNotFound(err) {
+		return false
+	}
+	n.setRunning(name, nil)
+	return true
+}
+
 // allRunning are the networks that this machine runs.
 func (n *Networks) allRunning() map[string]*state.Network {
 	n.known.Lock()

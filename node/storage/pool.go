@@ -548,8 +548,12 @@ func (p *Pool) Resources(context.Context) (Resources, error) {
 	}, nil
 }
 
+// Usable says why the pool can't be used now, or nil.
+func (p *Pool) Usable() error { return p.usable() }
+
 func (p *Pool) usable() error {
-	if !p.ready.Load() {
+	// Somebody may have unmounted it.
+	if !p.ready.Load() || !exists(p.in(markerFile)) {
 		return state.Errorf(state.ErrUnavailable, "storage pool %s is not mounted on this member", p.name)
 	}
 	return nil

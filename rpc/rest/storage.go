@@ -121,6 +121,9 @@ func (x pools) show(p *state.Pool, here bool) api.StoragePool {
 
 // localStatus is a part's status in the words that clients know.
 func localStatus(local state.Local) string {
+	if local.Unavailable() {
+		return "Unavailable"
+	}
 	switch local.Status {
 	case state.LocalCreated, state.LocalErrored, state.LocalPending:
 		return string(local.Status)
