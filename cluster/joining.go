@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"muster/cluster/coord"
@@ -142,7 +143,7 @@ func partsFailed(view *store.View, member string) error {
 	var failed []error
 	eachPart(view, member, func(subject string, local state.Local) {
 		if local.Status != state.LocalDeleting && local.Message != "" {
-			failed = append(failed, fmt.Errorf("%s: %s", subject, local.Message))
+			failed = append(failed, fmt.Errorf("%s: %s", subject, strings.TrimPrefix(local.Message, subject+": ")))
 		}
 	})
 	return joined(failed)

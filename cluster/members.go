@@ -88,6 +88,12 @@ func (c *Cluster) judged(m *state.Member) MemberInfo {
 		info.Message = "It was given up when the cluster was recovered: remove it with force, which forgets its instances"
 		return info
 	}
+	// Whoever says this is there, whatever is recorded of it.
+	self := m.ID == c.cfg.MemberID
+	if !found && self && !store.Joining(m) {
+		info.Message = "It is becoming a database member"
+		return info
+	}
 	if !found {
 		info.Status, info.Message = "Offline", "It is joining"
 		if store.Joining(m) {
@@ -107,7 +113,11 @@ func (c *Cluster) judged(m *state.Member) MemberInfo {
 	if store.Witness(m) {
 		info.Roles = append(info.Roles, roleWitness)
 	}
-	switch known.Verdict {
+	verdict := known.Verdict
+	if verdict == coord.Offline && self {
+		verdict = coord.Online
+	}
+	switch verdict {
 	case coord.Offline:
 		info.Status = "Offline"
 		info.Message = fmt.Sprintf("No answer since %s", known.Since.Local().Format(time.DateTime))

@@ -92,7 +92,7 @@ func (c *Cluster) placeMove(view *store.View, inst *state.Instance, target strin
 		return i.Project == inst.Project && i.Name == inst.Name
 	})
 	snapshot.Members = slices.DeleteFunc(snapshot.Members, func(m scheduler.Member) bool { return m.Name == inst.Location })
-	decision, err := scheduler.Place(request, snapshot)
+	decision, err := c.choose(request, snapshot)
 	return decision.Member, err
 }
 

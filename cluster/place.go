@@ -53,7 +53,7 @@ func (c *Cluster) Place(ctx context.Context, spec InstanceSpec, target string) (
 	}
 	c.placing.mu.Lock()
 	defer c.placing.mu.Unlock()
-	decision, err = scheduler.Place(request, c.snapshot(view))
+	decision, err = c.choose(request, c.snapshot(view))
 	if err != nil {
 		return decision, done, err
 	}
@@ -140,6 +140,16 @@ func requestFor(config state.Config, devices state.Devices) (scheduler.Request, 
 	return request, err
 }
 
+// choose has the scheduler decide. When nobody fits while nobody can tell who is alive, that
+// is the reason.
+func (c *Cluster) choose(request scheduler.Request, snapshot scheduler.Snapshot) (scheduler.Decision, error) {
+	decision, err := scheduler.Place(request, snapshot)
+	if errors.Is(err, state.ErrUnavailable) && c.blind() > 0 {
+		err = state.Errorf(state.ErrUnavailable, "%w; %s", err, untold)
+	}
+	return decision, err
+}
+
 // snapshot is what the scheduler decides on; the caller holds placing.mu.
 func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 	snapshot := scheduler.Snapshot{}
@@ -157,6 +167,9 @@ func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
 			if found {
 				member.Status = string(known.Verdict)
 			}
+		}
+		if c.presenceOf(m.ID) == unreachable {
+			member.Online, member.Status = false, "out of reach"
 		}
 		if store.Joining(m) {
 			member.Online, member.Status = false, "joining"

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -74,6 +75,38 @@ func (c *Cluster) presenceOf(memberID string) presence {
 // Online reports whether the cluster takes the member for alive. One that has not
 // been judged yet is; one that nobody can judge is when this member sees it.
 func (c *Cluster) Online(memberID string) bool { return c.presenceOf(memberID) == present }
+
+// untold is why nobody knows whether a member is alive.
+const untold = "there is no majority of the database members to tell whether it is alive; try again when most of them are up" + store.Hopeless
+
+// Absent says why a member can't be asked; nil when it is online.
+func (c *Cluster) Absent(memberID string) error {
+	switch c.presenceOf(memberID) {
+	case present:
+		return nil
+	case unreachable:
+		return state.Errorf(state.ErrUnavailable, "it can't be reached, and "+untold)
+	}
+	return state.Errorf(state.ErrUnavailable, "it is offline")
+}
+
+// verdictPatience bounds how long a member that is back waits to be taken for online.
+const verdictPatience = 5 * time.Second
+
+// AwaitVerdict waits until the coordinator takes this member, which is back, for online: no
+// other calls it offline then, and its instances out of order. Without a coordinator, or
+// with one that can't reach it, nobody waits for long.
+func (c *Cluster) AwaitVerdict(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, verdictPatience)
+	defer cancel()
+	err := c.until(ctx, func(*store.View) bool {
+		known, found := c.cfg.Coord.Member(c.cfg.MemberID)
+		return !found || known.Verdict != coord.Offline
+	})
+	if err != nil {
+		c.log.Warn("the cluster still takes this member for offline", "error", err)
+	}
+}
 
 // noMajority is what a member is told that can't know more; "" while it can.
 func (c *Cluster) noMajority() string {

@@ -45,6 +45,9 @@ client in once: it uses it with "muster remote add NAME TOKEN".`,
 			if projects != "" {
 				post.Projects = strings.Split(projects, ",")
 			}
+			if post.Restricted {
+				fmt.Fprintln(a.stderr, restrictedNote)
+			}
 			if len(rest) > 0 {
 				return a.trustFile(cmd.Context(), t, rest[0], post)
 			}
@@ -61,6 +64,11 @@ client in once: it uses it with "muster remote add NAME TOKEN".`,
 	f.StringVar(&projects, "projects", "", "projects to restrict it to, separated by commas")
 	return cmd
 }
+
+// restrictedNote is what whoever lets a restricted client in has to know.
+const restrictedNote = `Note: a restricted certificate keeps a client to its projects, not off the host: in a project that it may use it
+can make privileged instances and give them the host's disks, which makes it root there. Give one to those only
+whom you would make root.`
 
 func (a *app) trustFile(ctx context.Context, t thing, file string, post api.CertificatesPost) error {
 	text, err := os.ReadFile(file)

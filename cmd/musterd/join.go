@@ -256,7 +256,7 @@ func dropLogs(dir string) error {
 // lobbyAfter is how long a start may take before the local socket says what it waits for.
 const lobbyAfter = 2 * time.Second
 
-var errWaiting = state.Errorf(state.ErrUnavailable, "this member waits for the others: most of the cluster's database members must be up (\"musterd cluster list-database\" shows them once this daemon is stopped; if they are gone for good, \"musterd cluster recover-from-quorum-loss\")")
+var errWaiting = state.Errorf(state.ErrUnavailable, "this member waits for the others: most of the cluster's database members must be up (\"musterd cluster list-database\" shows them; if they are gone for good, \"musterd cluster recover-from-quorum-loss\")")
 
 // awaitMembership returns once this member sees itself in the state plane: most of
 // the database's members are up, and the cluster's leaders have let this one in.
@@ -293,7 +293,7 @@ func (m *member) awaitMembership(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if waiting, err = openLobby(local, errWaiting, m.giveUpWaiting); err != nil {
+			if waiting, err = openLobby(local, errWaiting, whoWaits{shutDown: m.giveUpWaiting, database: m.Database}); err != nil {
 				return err
 			}
 		}

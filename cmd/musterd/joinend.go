@@ -100,7 +100,7 @@ func (m *member) endJoin(ctx context.Context) error {
 	}
 	failed := m.cluster.PartsFailed()
 	if failed != nil {
-		failed = state.Errorf(state.ErrConflict, "this server has joined as member %q, but not all of it works, and it goes on trying: %w", m.cluster.Self(), failed)
+		failed = state.Errorf(state.ErrConflict, "this server has joined as member %q, but not all of it works: %w. Nothing is to be joined again: it tries again by itself, so remove what is in the way, and \"muster cluster list\" shows when all works", m.cluster.Self(), failed)
 	}
 	op, err := m.ops.Start(ctx, cluster.OperationSpec{
 		Description: "Joining cluster", Resources: map[string][]string{"cluster": {"/1.0/cluster"}},

@@ -17,8 +17,9 @@ import (
 )
 
 // lobby answers on the local socket in place of a member that can't serve: one that
-// waits for the others, or that was removed. It says why, to everybody, and lets
-// musterd shutdown stop what runs here and end the daemon.
+// waits for the others, or that was removed. It says why, to everybody, lets musterd
+// shutdown stop what runs here and end the daemon, and musterd cluster list-database see
+// who votes.
 type lobby struct {
 	server http.Server
 	work   sync.WaitGroup
@@ -27,9 +28,17 @@ type lobby struct {
 
 type because struct{ error }
 
-// openLobby begins to answer; shutDown is called when somebody asks for a shutdown, and says
-// whether the daemon ends.
-func openLobby(local net.Listener, why error, shutDown func(ctx context.Context, stopInstances bool) error) (*lobby, error) {
+// whoWaits is what a lobby answers for.
+type whoWaits struct {
+	// shutDown is called when somebody asks for a shutdown, and says whether the daemon ends.
+	shutDown func(ctx context.Context, stopInstances bool) error
+	// database says who votes, as rest.Daemon does; nil when that is nobody's business any
+	// more.
+	database func(ctx context.Context) (rest.InternalDatabase, error)
+}
+
+// openLobby begins to answer.
+func openLobby(local net.Listener, why error, who whoWaits) (*lobby, error) {
 	l := &lobby{}
 	l.say(why)
 	lending := &lent{Listener: local}
@@ -37,26 +46,30 @@ func openLobby(local net.Listener, why error, shutDown func(ctx context.Context,
 		return nil, err
 	}
 	l.server = http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && r.URL.Path == "/internal/shutdown" {
-			var ask rest.InternalShutdown
-			err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&ask)
-			if err != nil {
-				err = state.Errorf(state.ErrInvalid, "the body is no JSON: %w", err)
-			} else {
-				err = shutDown(r.Context(), !ask.KeepInstances)
-			}
-			if err != nil {
-				rest.Refuse(w, err)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write([]byte(`{"type":"sync","status":"Success","status_code":200,"metadata":null}` + "\n"))
+		answer, err := l.answer(r, who)
+		if err != nil {
+			rest.Refuse(w, err)
 			return
 		}
-		rest.Refuse(w, l.why.Load().(because).error)
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "sync", "status": "Success", "status_code": 200, "metadata": answer})
 	})}
 	l.work.Go(func() { _ = l.server.Serve(lending) }) // it ends with close
 	return l, nil
+}
+
+func (l *lobby) answer(r *http.Request, who whoWaits) (any, error) {
+	switch {
+	case r.Method == http.MethodPost && r.URL.Path == "/internal/shutdown":
+		var ask rest.InternalShutdown
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&ask); err != nil {
+			return nil, state.Errorf(state.ErrInvalid, "the body is no JSON: %w", err)
+		}
+		return nil, who.shutDown(r.Context(), !ask.KeepInstances)
+	case r.Method == http.MethodGet && r.URL.Path == "/internal/database" && who.database != nil:
+		return who.database(r.Context())
+	}
+	return nil, l.why.Load().(because).error
 }
 
 // say changes what callers are told.
@@ -82,7 +95,7 @@ var errEnded = errors.New("the daemon was told to end")
 func mourn(ctx context.Context, dir string, local net.Listener, log *slog.Logger) error {
 	ended := make(chan struct{})
 	var once sync.Once
-	l, err := openLobby(local, errRemoved, func(ctx context.Context, stopInstances bool) error {
+	l, err := openLobby(local, errRemoved, whoWaits{shutDown: func(ctx context.Context, stopInstances bool) error {
 		if stopInstances {
 			if _, err := haltHere(ctx, dir, log); err != nil {
 				return err
@@ -90,7 +103,7 @@ func mourn(ctx context.Context, dir string, local net.Listener, log *slog.Logger
 		}
 		once.Do(func() { close(ended) })
 		return nil
-	})
+	}})
 	if err != nil {
 		return err
 	}

@@ -298,8 +298,8 @@ func (m *member) resolve(name string) (string, error) {
 			return "", err
 		}
 	}
-	if !m.cluster.Online(found.ID) {
-		return "", state.Errorf(state.ErrUnavailable, "it is offline")
+	if err := m.cluster.Absent(found.ID); err != nil {
+		return "", err
 	}
 	return found.ID, nil
 }

@@ -581,6 +581,7 @@ func (m *member) run(parent context.Context, local net.Listener) error {
 	})
 	group.Go(func() error {
 		m.cluster.AutoStart(ctx)
+		m.cluster.AwaitVerdict(ctx)
 		m.ready.Store(true)
 		return nil
 	})

@@ -82,7 +82,7 @@ func (n *Networks) ensureBridge(p *plan) (netlink.Link, error) {
 	link, err := netlink.LinkByName(p.name)
 	if err == nil {
 		if link.Attrs().Alias != n.alias(p.name) {
-			return nil, state.Errorf(state.ErrConflict, "this machine already has an interface %q: choose another name", p.name)
+			return nil, state.Errorf(state.ErrConflict, "this machine already has an interface %q that is not of this server: remove it there, or choose another name", p.name)
 		}
 		return link, nil
 	}
@@ -126,7 +126,7 @@ func (n *Networks) mark(name string) (netlink.Link, error) {
 	}
 	err = netlink.LinkSetName(link, name)
 	if errors.Is(err, unix.EEXIST) {
-		return nil, state.Errorf(state.ErrConflict, "this machine already has an interface %q: choose another name", name)
+		return nil, state.Errorf(state.ErrConflict, "this machine already has an interface %q that is not of this server: remove it there, or choose another name", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("name the bridge: %w", err)

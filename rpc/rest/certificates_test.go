@@ -132,6 +132,7 @@ func TestGuessingTheTrustPasswordIsSlow(t *testing.T) {
 func TestTrustTokens(t *testing.T) {
 	x := newRealm(t)
 	x.local.must("PATCH /1.0", `{"config": {"core.https_address": "127.0.0.1:8443"}}`, nil)
+	good := 24 * time.Hour
 	token := func() (api.Operation, api.CertificateAddToken) {
 		var op api.Operation
 		x.local.must("POST /1.0/certificates", `{"token": true, "name": "laptop", "type": "client", "restricted": true, "projects": ["default"]}`, &op)
@@ -139,8 +140,8 @@ func TestTrustTokens(t *testing.T) {
 		request, _ := op.Metadata["request"].(map[string]any)
 		text := func(m map[string]any, key string) string { value, _ := m[key].(string); return value }
 		expires, err := time.Parse(time.RFC3339, text(op.Metadata, "expiresAt"))
-		if err != nil || time.Until(expires) > 24*time.Hour || time.Until(expires) < 24*time.Hour-time.Minute {
-			t.Errorf("expiresAt %v, %v; want one day from now", op.Metadata["expiresAt"], err)
+		if err != nil || time.Until(expires) > good || time.Until(expires) < good-time.Minute {
+			t.Errorf("expiresAt %v, %v; want %v from now", op.Metadata["expiresAt"], err, good)
 		}
 		made := api.CertificateAddToken{
 			ClientName: text(request, "name"), Fingerprint: text(op.Metadata, "fingerprint"), Secret: text(op.Metadata, "secret"), ExpiresAt: expires,
@@ -150,6 +151,11 @@ func TestTrustTokens(t *testing.T) {
 		}
 		return op, made
 	}
+	x.local.must("PATCH /1.0", `{"config": {"core.remote_token_expiry": "2H"}}`, nil)
+	good = 2 * time.Hour
+	token()
+	x.local.must("PATCH /1.0", `{"config": {"core.remote_token_expiry": ""}}`, nil)
+	good = 24 * time.Hour
 	op, made := token()
 	if op.Class != "token" || op.Status != "Running" || !op.MayCancel {
 		t.Errorf("operation %+v; want a running token that may be cancelled", op)

@@ -99,7 +99,7 @@ func (s *Store) lead(ctx context.Context, ask asking) (Result, error) {
 		}
 		if unknown {
 			return Result{}, state.Errorf(state.ErrUnavailable,
-				"the outcome is unknown: the database's leader took the command and fell silent; look, when most of its members are up, before trying again"+hopeless)
+				"the outcome is unknown: the database's leader took the command and fell silent; look, when most of its members are up, before trying again"+Hopeless)
 		}
 		return Result{}, errNoLeader
 	}
@@ -107,10 +107,10 @@ func (s *Store) lead(ctx context.Context, ask asking) (Result, error) {
 
 // errNoLeader is the answer when nothing was done because nobody leads.
 var errNoLeader = state.Errorf(state.ErrUnavailable,
-	"not applied: the database has no leader that answers; try again when most of its members are up"+hopeless)
+	"not applied: the database has no leader that answers; try again when most of its members are up"+Hopeless)
 
-// hopeless says what to do when waiting does not help.
-const hopeless = " (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)"
+// Hopeless ends what is said of a lost majority: what to do when waiting does not help.
+const Hopeless = " (if they are gone for good: \"musterd cluster recover-from-quorum-loss\" on one that is left)"
 
 // silence is how long a leader may take to answer before it is looked whether another
 // leads by now.

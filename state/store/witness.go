@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"muster/state"
@@ -67,5 +68,8 @@ func (c SetWitness) apply(ctx context.Context, t *tx) error {
 		return err
 	}
 	_, err = t.clearLocals(ctx, c.Name)
+	if errors.Is(err, state.ErrConflict) {
+		return state.Errorf(state.ErrConflict, "member %q can't be a witness, which votes and has no storage pools and networks: %w, and no other member has it: let one that hosts join first, or remove what uses it and then itself, both while this member is started without --witness", c.Name, err)
+	}
 	return err
 }

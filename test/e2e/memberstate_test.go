@@ -70,6 +70,11 @@ func TestMemberState(t *testing.T) {
 	if out := first.Muster("cluster", "info", "m3"); !strings.Contains(out, "status: Offline") {
 		t.Errorf("cluster info of a member that is away: %s", out)
 	}
+	// Ready is said when nobody calls it offline any more.
 	third.Up()
-	status(t, first, "m1 Online", "m2 Online", "m3 Online")
+	for _, row := range rows(t, first, 3, func(lab.Row) bool { return true }) {
+		if row.Status != "Online" {
+			t.Errorf("just after it was ready, %s is %s: %s", row.Name, row.Status, row.Message)
+		}
+	}
 }

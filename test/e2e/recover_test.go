@@ -86,6 +86,14 @@ func TestRecoverFromQuorumLoss(t *testing.T) {
 			t.Errorf("a read answered %d, %v with Muster-Stale %q; want 200 and some seconds", answer.Code, err, answer.Header.Get("Muster-Stale"))
 		}
 		mustSay(t, survivor, false, "", listing, "m1", "m2", "m3 (this member)", "voter")
+		// Who was alive when that could last be told is not called offline.
+		eventually(t, func() string {
+			answer, err := survivor.Request(t.Context(), http.MethodPost, "/1.0/instances?target=m2", map[string]any{"name": "never", "source": map[string]string{"type": "none"}}, nil)
+			if err != nil || answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Error, "recover-from-quorum-loss") {
+				return fmt.Sprintf("an instance for a lost member: %d %q, %v; want 503 and what to do", answer.Code, answer.Error, err)
+			}
+			return ""
+		})
 	})
 
 	t.Run("it is refused while there is hope", func(t *testing.T) {
@@ -107,6 +115,7 @@ func TestRecoverFromQuorumLoss(t *testing.T) {
 			}
 			return ""
 		})
+		mustSay(t, first, false, "", listing, "m1 (this member)", "m2", "m3", "| voter    | voter")
 		first.Kill()
 		mustSay(t, survivor, true, "no\n", recovering, "Lost for good", "member m1 at", "member m2 at", "nothing was changed")
 		out, err := inSpace(t, survivor, "", listing...)
