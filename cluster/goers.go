@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/cluster/coord"
 	"muster/state"
 	"muster/state/store"
 )
@@ -56,7 +57,23 @@ func (c *Cluster) Going(_ context.Context, memberID string) (taken bool, err err
 		return false, state.Errorf(state.ErrNotFound, "no member has the ID %q", memberID)
 	}
 	c.goers.note(memberID)
-	return c.wantedRoles(c.store.View(), c.cfg.Coord.Members())[memberID] != store.Voter, nil
+	seats, err := c.coordRoles()
+	if err != nil {
+		return false, err
+	}
+	members := c.cfg.Coord.Members()
+	return handsOn(memberID, members, c.wantedRoles(c.store.View(), members), seats), nil
+}
+
+// handsOn reports whether others take a member's vote. One that has been chosen and went
+// offline before it had the vote in the log does not take it.
+func handsOn(id string, members []coord.Member, wanted, seats map[string]store.Role) bool {
+	for _, m := range members {
+		if wanted[m.ID] == store.Voter && (m.ID == id || m.Verdict == coord.Offline && seats[m.ID] != store.Voter) {
+			return false
+		}
+	}
+	return true
 }
 
 // GiveUpVote gives this member's vote to another, if it has one and somebody can take it, and
