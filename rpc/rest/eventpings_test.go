@@ -44,7 +44,7 @@ func websocketPair(t *testing.T) (server, client *websocket.Conn) {
 			upgraded <- conn
 		}
 	}()
-	client, _, err := websocket.NewClient(near, &url.URL{Scheme: "ws", Host: "muster", Path: "/"}, nil, 0, 0) //nolint:staticcheck // over a connection that is there
+	client, _, err := websocket.NewClient(near, &url.URL{Scheme: "ws", Host: "muster", Path: "/"}, nil, 0, 0) //nolint:bodyclose,staticcheck // over a connection that is there; a 101 has no body
 	if err != nil {
 		t.Fatal(err)
 	}
