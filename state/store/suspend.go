@@ -80,8 +80,8 @@ func (w watched) Suspend(ctx context.Context) error {
 	}
 	s.seat.Store(nil)
 	s.saw("")
-	st.resign()
-	return st.close()
+	st.resign()       //nolint:contextcheck // what ends a node ends, whoever waits for it (seat.whole)
+	return st.close() //nolint:contextcheck // likewise
 }
 
 // Resume implements disk.Log.
