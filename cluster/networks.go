@@ -41,7 +41,12 @@ func (c *Cluster) networkPart(made *state.Network) part {
 			}
 			return local, err
 		},
-		change: func(ctx context.Context) error { return c.node.Networks().Start(ctx, here) },
+		change: func(ctx context.Context) error {
+			if _, there := c.keeper.has(networkSubject(here.Name)); !there {
+				return c.node.StartNetwork(ctx, here)
+			}
+			return c.node.Networks().Start(ctx, here)
+		},
 		lost:   func(context.Context) bool { return c.node.Networks().Lost(here.Name) },
 		remove: func(ctx context.Context) error { return c.node.Networks().Delete(ctx, here.Name) },
 		set: func(local state.Local) store.Command {

@@ -78,6 +78,31 @@ func (n *Node) parentExists(device, parent string) error {
 	return nil
 }
 
+// StartNetwork starts a network that may have been away, and plugs what runs into its bridge.
+func (n *Node) StartNetwork(ctx context.Context, made state.Network) error {
+	if err := n.cfg.Networks.Start(ctx, made); err != nil {
+		return err
+	}
+	running, err := n.cfg.Runtime.List(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, info := range running {
+		spec, err := n.cfg.Runtime.Spec(ctx, info.ID)
+		if err != nil {
+			n.log.Warn("read what a container runs with", "instance", info.ID, "error", err)
+			continue
+		}
+		for _, nic := range spec.NICs {
+			if nic.Kind == runtime.NICVeth && nic.Parent == made.Name && nic.HostName != "" {
+				failed = append(failed, n.cfg.Networks.Plug(made.Name, nic.HostName))
+			}
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // freeInterface is the first ethN that no nic of the instance claims.
 func freeInterface(inst Instance) string {
 	taken := map[string]bool{}

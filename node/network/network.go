@@ -99,6 +99,12 @@ func (n *Networks) start(ctx context.Context, network *state.Network) error {
 	if err := os.MkdirAll(n.path(network.Name, reservationDir), 0o755); err != nil {
 		return err
 	}
+	if _, err := netlink.LinkByName(network.Name); isNotFound(err) {
+		// A server that outlived its bridge would not hear the new one.
+		if err := n.stopDnsmasq(ctx, network.Name); err != nil {
+			return err
+		}
+	}
 	if err := n.startBridge(plan); err != nil {
 		return err
 	}
@@ -147,6 +153,25 @@ func (n *Networks) Lost(name string) bool {
 	}
 	n.setRunning(name, nil)
 	return true
+}
+
+// Plug puts those of the interfaces that are there into the network's bridge.
+func (n *Networks) Plug(name string, ports ...string) error {
+	bridge, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("network %q: %w", name, err)
+	}
+	var failed []error
+	for _, port := range ports {
+		link, err := netlink.LinkByName(port)
+		if err == nil && link.Attrs().MasterIndex != bridge.Attrs().Index {
+			err = netlink.LinkSetMaster(link, bridge)
+		}
+		if err != nil && !isNotFound(err) {
+			failed = append(failed, fmt.Errorf("network %q: plug %s in: %w", name, port, err))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // allRunning are the networks that this machine runs.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,11 +124,21 @@ func TestAPartThatIsNotThereComesBack(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventuallyWithin(t, patience, func() string {
-		if err := second.Inside(func() error { _, err := netlink.LinkByName("nback"); return err }); err != nil {
+	eventuallyWithin(t, patience, func() (missing string) {
+		if err := second.Inside(func() error {
+			bridge, err := netlink.LinkByName("nback")
+			if err != nil {
+				return err
+			}
+			links, err := netlink.LinkList()
+			if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == bridge.Attrs().Index }) {
+				missing = "the instance is not plugged into the bridge"
+			}
+			return err
+		}); err != nil {
 			return "the bridge: " + err.Error()
 		}
-		return ""
+		return missing
 	})
 }
 
