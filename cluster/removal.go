@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
+	"muster/cluster/coord"
 	"muster/state"
 	"muster/state/store"
 )
@@ -198,9 +200,11 @@ func (c *Cluster) clear(ctx context.Context, m *state.Member, mark string) error
 		return err
 	}
 	for {
-		out, err := c.askLeft(ctx, state.LogCoord, m.ID)
+		log := state.LogCoord
+		out, err := c.askLeft(ctx, log, m.ID)
 		if out && err == nil {
-			out, err = c.askLeft(ctx, state.LogDatabase, m.ID)
+			log = state.LogDatabase
+			out, err = c.askLeft(ctx, log, m.ID)
 		}
 		if out && err == nil {
 			return nil
@@ -211,9 +215,28 @@ func (c *Cluster) clear(ctx context.Context, m *state.Member, mark string) error
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return state.Errorf(state.ErrUnavailable, "member %q still takes part in the consensus: %w", name, cmp.Or(err, ctx.Err()))
+			return stillIn(name, log, c.cfg.Coord.Members(), cmp.Or(err, ctx.Err()))
 		}
 	}
+}
+
+// stillIn says what a member that is to leave the consensus waits for: it stays until those
+// whose parts change have theirs.
+func stillIn(name string, log state.Log, members []coord.Member, err error) error {
+	what := "database"
+	if log == state.LogCoord {
+		what = "coordination log"
+	}
+	var changing []string
+	for _, m := range members {
+		if m.Pending && m.Name != name {
+			changing = append(changing, m.Name)
+		}
+	}
+	if len(changing) == 0 {
+		return state.Errorf(state.ErrUnavailable, "member %q still takes part in the %s, and stays: try again (%w)", name, what, err)
+	}
+	return state.Errorf(state.ErrUnavailable, "member %q still takes part in the %s, and stays, because who votes is still changing (%s): try again when \"muster cluster list\" shows nobody that is becoming a database member (%w)", name, what, strings.Join(changing, ", "), err)
 }
 
 // stay takes back a removal that failed.
