@@ -3,6 +3,7 @@ package coord
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -73,7 +74,7 @@ func (h *logHealth) must(write func() error) error {
 func (h *logHealth) giveUp() { h.giveOnce.Do(func() { close(h.given) }) }
 
 // errStuck is why a coordinator that commits nothing gives up: another may be able to.
-var errStuck = errors.New("this member coordinated and could not commit for 5 s")
+var errStuck = fmt.Errorf("this member coordinated and could not commit for %v", leaderWait)
 
 // giveUpStuck watches one proposal, and has the log closed and opened again when it stays
 // unanswered while this member coordinates.

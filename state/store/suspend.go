@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -56,7 +56,7 @@ func (w watched) Refused() error {
 }
 
 // errStuck is why a leader that commits nothing gives up: another may be able to.
-var errStuck = errors.New("this member led the database and could not commit for 5 s")
+var errStuck = fmt.Errorf("this member led the database and could not commit for %v", patience)
 
 // handOverPatience bounds how long a leader tries to hand over: the others elect one within
 // a second.
