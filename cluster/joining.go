@@ -54,6 +54,7 @@ func (j *joins) tend(ctx context.Context, c *Cluster, view *store.View) error {
 		}
 		c.log.Warn("a server that was admitted to the cluster has not come: its join is taken back", "member", m.Name)
 		failed = append(failed, c.apply(ctx, store.TakeBackJoin{Name: m.Name, ID: m.ID}))
+		delete(heard, m.ID) // it may join again before the next look
 	}
 	j.heard = heard
 	return errors.Join(failed...)
