@@ -41,20 +41,25 @@ func (c *Cluster) troubles() map[string]state.Trouble {
 	return found
 }
 
-// Voters counts the other voters that are online and whose logs can be written, and all
-// voters.
-func (c *Cluster) Voters() (fit, all int) {
+// Voters counts the other voters that are online and whose logs can be written, those
+// that say of themselves that theirs can't be, and all voters.
+func (c *Cluster) Voters() (fit, sick, all int) {
 	troubles := c.troubles()
 	for _, m := range c.cfg.Coord.Members() {
 		if roleOf(m) != store.Voter {
 			continue
 		}
 		all++
-		if _, sick := troubles[m.ID]; !sick && m.ID != c.cfg.MemberID && m.Verdict != coord.Offline && !c.doubted(m.ID) {
+		if m.ID == c.cfg.MemberID || m.Verdict == coord.Offline || c.doubted(m.ID) {
+			continue
+		}
+		if _, troubled := troubles[m.ID]; troubled {
+			sick++
+		} else {
 			fit++
 		}
 	}
-	return fit, max(all, 1)
+	return fit, sick, max(all, 1)
 }
 
 // sick are the members whose logs can't be written, by ID, as long as a majority of the

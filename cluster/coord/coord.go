@@ -65,7 +65,7 @@ type Config struct {
 	// the only one. Freeze and Thaw are called when the reserve is given up, and when it is
 	// whole again; they may be nil.
 	Reserve      int64
-	Voters       func() (fit, all int)
+	Voters       func() (fit, sick, all int)
 	Freeze, Thaw func(context.Context)
 	// Streams reaches the other control members. Nil: there are none.
 	Streams StreamLayer

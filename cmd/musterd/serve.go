@@ -396,13 +396,13 @@ const (
 	databaseReserve = 48 << 20
 )
 
-// fitVoters counts the other voters whose logs can be written, and all voters. Until it is
-// known who they are, this member takes itself for the only one.
-func (m *member) fitVoters() (fit, all int) {
+// fitVoters counts the other voters whose logs can be written, those whose logs can't be,
+// and all voters. Until it is known who they are, this member takes itself for the only one.
+func (m *member) fitVoters() (fit, sick, all int) {
 	if c := m.planes.cluster.Load(); c != nil {
 		return c.Voters()
 	}
-	return 0, 1
+	return 0, 0, 1
 }
 
 // freezeWriters freezes instances that would use up the room that is given up, and

@@ -37,9 +37,10 @@ type Config struct {
 	// Reserve is how many bytes are kept for when the disk is full; 0 means none.
 	Reserve int64
 	Log     Log
-	// Voters counts the other voters whose logs can be written, and all voters. Nil: this
+	// Voters counts the other voters whose logs can be written, those whose logs can not,
+	// and all voters; who is away is neither. Nil: this
 	// member is the only one.
-	Voters func() (fit, all int)
+	Voters func() (fit, sick, all int)
 	// Freeze is called before the reserve is given up: nothing else must use it up. Thaw
 	// is called when it is complete again. Both may be nil.
 	Freeze, Thaw func(context.Context)
@@ -110,23 +111,26 @@ func (w *Watch) Suspended() bool { return w.suspended.Load() }
 // Scarce reports whether most voters are short of room: only what frees some may be
 // written then.
 func (w *Watch) Scarce() bool {
-	fit, all := w.voters()
-	if !w.using.Load() {
+	fit, sick, all := w.voters()
+	if w.using.Load() {
+		sick++
+	} else {
 		fit++
 	}
-	return fit <= all/2
+	// Voters that are only away leave too few as well, but nobody's disk is full for that.
+	return sick > 0 && fit <= all/2
 }
 
-func (w *Watch) voters() (fit, all int) {
+func (w *Watch) voters() (fit, sick, all int) {
 	if w.cfg.Voters == nil {
-		return 0, 1
+		return 0, 0, 1
 	}
 	return w.cfg.Voters()
 }
 
 // spared reports whether the others are a majority without this member.
 func (w *Watch) spared() bool {
-	fit, all := w.voters()
+	fit, _, all := w.voters()
 	return fit > all/2
 }
 
