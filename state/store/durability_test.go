@@ -260,6 +260,19 @@ func TestDamageIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "has 100000 bytes of 8388608"},
+		// A member that joined has its log as one batch, and no mark before a segment is closed.
+		"killed, an open segment is cut short in its first batch": {killed, func(t *testing.T, dir string) {
+			put(t, dir, markFile, nil)
+			if err := os.Truncate(files(t, dir, "open-*")[0], segmentHead+24); err != nil {
+				t.Fatal(err)
+			}
+		}, "has 32 bytes of 8388608"},
+		"killed, an open segment is cut short before its first batch": {killed, func(t *testing.T, dir string) {
+			put(t, dir, markFile, nil)
+			if err := os.Truncate(files(t, dir, "open-*")[0], segmentHead); err != nil {
+				t.Fatal(err)
+			}
+		}, "has 8 bytes of 8388608"},
 		"killed while an open segment was being prepared": {killed, func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "open-9"), make([]byte, 1_303_424), 0o600); err != nil {
 				t.Fatal(err)

@@ -18,7 +18,8 @@ import (
 // Older entries are in "closed segments", which have the same layout and end with
 // their last batch. An open segment becomes a closed one when it is truncated to its
 // last batch, flushed and renamed, in that order: so a kill may leave one that is short
-// and still has the name of an open one. The node takes it as it is.
+// and still has the name of an open one. The node takes it as it is. One that is short and
+// ends within a batch, be it the first, was cut by something else.
 //
 // The layout is libraft's (0.15, disk format 1; checked against files it wrote):
 // a word of format, then batches of: CRC of the header, CRC of the data, number
@@ -75,13 +76,14 @@ func (d *directory) openExtent(name string) (found extent, mend int64, err error
 	}
 	found.torn = len(bytes.Trim(content[found.end:], "\x00")) > 0
 	switch {
+	case len(content) != segmentSize && (found.torn || found.entries == 0):
+		// An open segment has its full size, flushed, before its first write, and loses it
+		// behind a batch that is whole; one without a batch is removed and not truncated.
+		return extent{}, -1, d.damaged("%s has %d bytes of %d", name, len(content), segmentSize)
 	case found.entries == 0:
 		return found, 0, nil // only a first batch, which was never finished
 	case len(content) == segmentSize || len(content) == found.end:
 		return found, -1, nil
-	case found.torn:
-		// An open segment has its full size from the start, and loses it between batches.
-		return extent{}, -1, d.damaged("%s has %d bytes of %d", name, len(content), segmentSize)
 	}
 	return found, int64(found.end), nil
 }
