@@ -16,7 +16,8 @@ func keep(daemon int) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper := exec.Command("sh", "-c", `read -r _; kill -9 -- "-$1"`, "keeper", strconv.Itoa(daemon))
+	// Not kill -9: dash does not take -- after that.
+	keeper := exec.Command("sh", "-c", `read -r _; kill -s KILL -- "-$1"`, "keeper", strconv.Itoa(daemon))
 	keeper.Stdin = watched
 	// What ends the tests' process group must not end the keeper too.
 	keeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
