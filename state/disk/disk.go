@@ -25,17 +25,23 @@ const (
 )
 
 // Low is how much room a file system has left, the reserve not counted, when a member
-// should give its part in the logs to others.
+// should give its part in the logs to others. On a small file system it is less.
 const Low = 32 << 20
 
-// largestShare bounds a reserve on a small file system: one in so many bytes.
-const largestShare = 10
+// On a small file system these bound a reserve and Low: one in so many bytes. What the logs
+// always use must fit beside Low and two reserves, or writes are refused for ever.
+const (
+	largestShare = 10
+	lowShare     = 5
+)
 
 // Disk is the file system under one directory.
 type Disk struct {
 	dir string
 	// size is that of the whole reserve.
-	size           int64
+	size int64
+	// low is Low on this file system.
+	low            int64
 	probe, reserve *os.File
 
 	mu     sync.Mutex // held by who writes the reserve
@@ -50,7 +56,7 @@ func Open(dir string, size int64) (*Disk, error) {
 		return nil, fmt.Errorf("look at the file system of %s: %w", dir, err)
 	}
 	total := int64(fs.Blocks) * fs.Bsize //nolint:gosec // no file system is that large
-	d := &Disk{dir: dir, size: min(size, total/largestShare)}
+	d := &Disk{dir: dir, size: min(size, total/largestShare), low: lowOf(total)}
 	var err error
 	if d.reserve, err = OpenReserve(dir); err != nil {
 		return nil, err
@@ -60,6 +66,9 @@ func Open(dir string, size int64) (*Disk, error) {
 	}
 	return d, nil
 }
+
+// lowOf is Low on a file system of that many bytes. Below floor it would never be seen.
+func lowOf(total int64) int64 { return min(Low, max(total/lowShare, floor)) }
 
 // OpenReserve opens the reserve's file, for whoever gives it up where a write fails.
 func OpenReserve(dir string) (*os.File, error) {
@@ -136,7 +145,7 @@ func (d *Disk) GiveUp() error {
 	return d.reserve.Truncate(0)
 }
 
-// TakeBack writes the reserve again if the file system then still has Low left. It writes
+// TakeBack writes the reserve again if the file system then is not low. It writes
 // at most step bytes, so that it may be stopped; call it until Whole.
 func (d *Disk) TakeBack(step int64) error {
 	d.mu.Lock()
@@ -144,7 +153,7 @@ func (d *Disk) TakeBack(step int64) error {
 	held := d.Held()
 	missing := d.size - held
 	room, err := d.Room()
-	if err != nil || missing <= 0 || room < missing+Low {
+	if err != nil || missing <= 0 || room < missing+d.low {
 		return err
 	}
 	// Not zeros: some file systems keep no blocks for those.

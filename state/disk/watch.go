@@ -55,7 +55,7 @@ const (
 	refillAfter = 5 * time.Second
 	refillEvery = time.Second
 	refillStep  = 8 << 20
-	// Floor is how much room there must be to open a log, or the reserve is given up.
+	// floor is how much room there must be to open a log, or the reserve is given up.
 	floor = 8 << 20
 	// retryFirst and retryMost bound how long a log stays closed after a write that failed
 	// when the disk seems to be well again.
@@ -226,7 +226,7 @@ func (w *Watch) look(ctx context.Context) {
 		return
 	}
 	failed := w.failed()
-	tight := room < Low+d.missing()
+	tight := room < d.low+d.missing()
 	w.using.Store(tight && !d.Whole())
 	switch {
 	case open && failed != nil, open && tight && w.spared():
@@ -331,7 +331,7 @@ func (w *Watch) suspend(ctx context.Context, failed error) {
 }
 
 func (w *Watch) resume(ctx context.Context, d *Disk, room int64) {
-	if room < Low && d.Held() > 0 {
+	if room < d.low && d.Held() > 0 {
 		w.giveUp(ctx, d)
 	}
 	if err := w.cfg.Log.Resume(ctx); err != nil {

@@ -30,3 +30,20 @@ func TestScarce(t *testing.T) {
 		})
 	}
 }
+
+// A small file system is not low from the start: what the logs always use fits beside both
+// reserves and Low.
+func TestLowOnASmallFileSystem(t *testing.T) {
+	for name, tc := range map[string]struct{ total, want int64 }{
+		"tiny: no less than floor": {30 << 20, floor},
+		"64 MB":                    {55 << 20, 11 << 20},
+		"where it is the whole":    {160 << 20, Low},
+		"large":                    {1 << 40, Low},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := lowOf(tc.total); got != tc.want {
+				t.Errorf("lowOf(%d) = %d; want %d", tc.total, got, tc.want)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,14 +149,53 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 
 func TestADiskThatIsFull(t *testing.T) {
 	m := Start(t, Options{NoInit: true, Network: NewNetwork(t), Disk: 64 << 20})
-	m.FillDisk()
+	writesAreTaken(t, m)
 	probe := filepath.Join(m.Dir, "probe")
-	if err := os.WriteFile(probe, make([]byte, 1<<16), 0o600); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("writing to a full disk: %v; want ENOSPC", err)
+	for deadline := time.Now().Add(time.Minute); ; {
+		m.FillDisk()
+		err := os.WriteFile(probe, make([]byte, 1<<16), 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		// The daemon gives up what it kept for this, once for each log.
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("writing to a full disk: %v; want ENOSPC", err)
+		}
+		if err := os.Remove(probe); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.FreeDisk()
 	if err := os.WriteFile(probe, make([]byte, 1<<16), 0o600); err != nil {
 		t.Errorf("writing to a disk with room: %v", err)
+	}
+	writesAreTaken(t, m)
+	// What is kept for a full disk is there again, and leaves room for writes.
+	for _, log := range []string{"database", "raft"} {
+		reserve := filepath.Join(m.Dir, log, "reserve")
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			if info, err := os.Stat(reserve); err == nil && info.Size() > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is not written a minute after there was room", reserve)
+			}
+		}
+	}
+	writesAreTaken(t, m)
+}
+
+// writesAreTaken waits until the member takes a write that needs room.
+func writesAreTaken(t *testing.T, m *Member) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		_, err := m.Do(t.Context(), http.MethodPut, "/1.0/profiles/default", map[string]any{"config": map[string]string{}, "devices": map[string]any{}})
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no write is taken within a minute: %v", err)
+		}
 	}
 }
 
