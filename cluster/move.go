@@ -87,7 +87,7 @@ func (c *Cluster) placeMove(view *store.View, inst *state.Instance, target strin
 	}
 	c.placing.mu.Lock()
 	defer c.placing.mu.Unlock()
-	snapshot := c.snapshot(view)
+	snapshot := c.snapshot()
 	snapshot.Instances = slices.DeleteFunc(snapshot.Instances, func(i scheduler.Instance) bool {
 		return i.Project == inst.Project && i.Name == inst.Name
 	})

@@ -53,7 +53,7 @@ func (c *Cluster) Place(ctx context.Context, spec InstanceSpec, target string) (
 	}
 	c.placing.mu.Lock()
 	defer c.placing.mu.Unlock()
-	decision, err = c.choose(request, c.snapshot(view))
+	decision, err = c.choose(request, c.snapshot())
 	if err != nil {
 		return decision, done, err
 	}
@@ -150,9 +150,10 @@ func (c *Cluster) choose(request scheduler.Request, snapshot scheduler.Snapshot)
 	return decision, err
 }
 
-// snapshot is what the scheduler decides on; the caller holds placing.mu.
-func (c *Cluster) snapshot(view *store.View) scheduler.Snapshot {
-	snapshot := scheduler.Snapshot{}
+// snapshot is what the scheduler decides on; the caller holds placing.mu. A view that is
+// older than the lock lacks what was recorded since, which is pending no more.
+func (c *Cluster) snapshot() scheduler.Snapshot {
+	view, snapshot := c.store.View(), scheduler.Snapshot{}
 	images := view.Images("")
 	for _, m := range view.Members() {
 		member := scheduler.Member{

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"muster/node/runtime/lxc"
 	"muster/rpc/client"
@@ -196,7 +198,10 @@ func shutdownCommand() *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
 				defer cancel()
 			}
-			if err := localRequest(ctx, http.MethodPost, "/internal/shutdown", rest.InternalShutdown{KeepInstances: keep}, nil); err != nil {
+			err := onceItAnswers(ctx, directory(), func() error {
+				return localRequest(ctx, http.MethodPost, "/internal/shutdown", rest.InternalShutdown{KeepInstances: keep}, nil)
+			})
+			if err != nil {
 				return err
 			}
 			return waitGone(ctx)
@@ -205,6 +210,28 @@ func shutdownCommand() *cobra.Command {
 	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "give up after so many seconds; 0 waits as long as it takes")
 	cmd.Flags().BoolVar(&keep, "keep-instances", false, "leave instances running")
 	return cmd
+}
+
+// nobodyListens reports whether a local request failed because nobody has the socket.
+func nobodyListens(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+// onceItAnswers makes the request, again while nobody listens and a daemon has the directory:
+// one that was started just now is a member to the others before it opens its socket.
+func onceItAnswers(ctx context.Context, dir string, request func() error) error {
+	for {
+		starting := lockedDirectory(dir) // looked at first: a daemon that is ready then is asked
+		err := request()
+		if err == nil || !nobodyListens(err) || !starting {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // waitGone returns once nobody holds the daemon's directory any more.

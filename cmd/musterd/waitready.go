@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // daemonPatience is how long waitready waits for a daemon to appear at all. One
@@ -37,7 +36,7 @@ func waitReadyCommand() *cobra.Command {
 					return nil
 				case errors.Is(err, fs.ErrPermission):
 					return fmt.Errorf("%s: only root and the group of the daemon's --group may use it: try sudo, or join the group", socketPath())
-				case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) || lockedDirectory(directory()):
+				case !nobodyListens(err) || lockedDirectory(directory()):
 					seen = time.Now()
 				case timeout == 0 && time.Since(seen) > daemonPatience:
 					return fmt.Errorf("no daemon has used %s for %s: start one as root with \"musterd\" (its log says why it ended), or set MUSTER_DIR to where it is", directory(), daemonPatience)

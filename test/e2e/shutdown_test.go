@@ -214,6 +214,12 @@ func TestAVoteIsHandedOver(t *testing.T) {
 			back = append(back, m)
 		}
 	}
+	// Online to the others is also one that was killed just now, or that starts.
+	for _, m := range back {
+		if m.AwaitReady() {
+			t.Fatalf("the daemon in %s ended", m.Dir)
+		}
+	}
 	status(t, last, "m1 Online", "m2 Online", "m3 Online", "m4 Online", "m5 Online")
 
 	// All five at once, while each looks for another to take its vote.
