@@ -103,10 +103,15 @@ func TestAFormerCoordinatorConfirmsNothing(t *testing.T) {
 			t.Errorf("a former coordinator says %d", index)
 		}
 	}
-	if _, err := nodes[1].Propose(t.Context(), StartOperation{Operation{ID: "later", Class: ClassTask, Member: "bee"}}); err != nil {
+	deadline := time.Now().Add(30 * time.Second)
+	_, err := nodes[1].Propose(t.Context(), StartOperation{Operation{ID: "later", Class: ClassTask, Member: "bee"}})
+	// The coordinator may change once more on a busy machine; who proposes then does not know.
+	for errors.Is(err, state.ErrUnavailable) && time.Now().Before(deadline) {
+		_, err = nodes[1].Propose(t.Context(), StartOperation{Operation{ID: "later", Class: ClassTask, Member: "bee"}})
+	}
+	if err != nil && !errors.Is(err, state.ErrExists) {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
 	for ant.Barrier(t.Context()) != nil && time.Now().Before(deadline) {
 	}
 	if _, known := ant.Operation("later"); !known {
