@@ -104,15 +104,10 @@ func TestManyInstancesAtOnce(t *testing.T) {
 		count[inst.Location]++
 	}
 	t.Logf("spread: %v", count)
-	// Each member places by what is recorded and by its own decisions that are not yet, so
-	// on a busy machine the slower ones get more: 60 to 70 each at rest, 52 to 80 seen.
 	for name, n := range count {
-		if n < many/6 || n > many/2 {
-			t.Errorf("%s has %d of %d instances; want between a sixth and a half", name, n, many)
+		if n < many/3-many/30 || n > many/3+many/30+1 {
+			t.Errorf("%s has %d of %d instances; want a third within a tenth", name, n, many)
 		}
-	}
-	if len(count) != 3 {
-		t.Errorf("%d members have instances; want 3", len(count))
 	}
 	if len(shown) != many {
 		t.Errorf("%d instances exist; want %d", len(shown), many)
