@@ -7,7 +7,7 @@ import (
 	"muster/state/store"
 )
 
-// A member that goes waits for whoever takes its vote, and for nobody who can't.
+// A member that shuts down waits only for members that can take its vote.
 func TestWhoTakesAVote(t *testing.T) {
 	on, off := coord.Online, coord.Offline
 	for name, tc := range map[string]struct {

@@ -10,7 +10,7 @@ import (
 	"muster/state"
 )
 
-// Who can't be removed yet is told what to wait for.
+// The error of a removal that can't end yet says what to wait for.
 func TestWhatARemovalWaitsFor(t *testing.T) {
 	members := []coord.Member{{Name: "one", Pending: true}, {Name: "two"}, {Name: "five", Pending: true}}
 	for _, tc := range []struct {

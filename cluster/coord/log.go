@@ -109,7 +109,7 @@ func Gone(dir string) error {
 	return state.Errorf(state.ErrConflict, "the coordination log in %s was in use, and now it is gone: mount or restore it; to go on without what it held, run \"musterd init --forget-database\"", dir)
 }
 
-// Forget lets a log begin anew where Gone is.
+// Forget removes the mark beside a log, so that Gone no longer refuses to start without it.
 func Forget(dir string) error {
 	if err := os.Remove(usedMark(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -241,7 +241,8 @@ instances run here it refuses, and names them: --stop-instances stops them first
 	return cmd
 }
 
-// nothingRuns sees to it that nothing runs here that would be nobody's, or says what does.
+// nothingRuns returns an error that names the instances which run here and would lose their
+// owner; with stop set it stops them first.
 func nothingRuns(cmd *cobra.Command, dir string, stop bool) error {
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if !stop {

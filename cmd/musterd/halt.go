@@ -93,7 +93,8 @@ func unmountBelow(ctx context.Context, dir string) error {
 	return errors.Join(failed...)
 }
 
-// refuseWhatRuns says what runs here, to who would make it nobody's.
+// refuseWhatRuns returns an error that names the instances which run here, so that no command
+// leaves them without a daemon.
 func refuseWhatRuns(running []string) error {
 	if len(running) == 0 {
 		return nil

@@ -79,7 +79,7 @@ func Gone(path string) error {
 	return state.Errorf(state.ErrConflict, "the database in %s was in use, and now it is gone: mount or restore it; to go on without what it held, run \"musterd init --forget-database\"", path)
 }
 
-// Forget lets a store begin anew where Gone is.
+// Forget removes the mark beside a database, so that Gone no longer refuses to start without it.
 func Forget(path string) error {
 	if err := os.Remove(usedMark(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
