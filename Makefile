@@ -13,8 +13,8 @@ LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGES := build-essential pkg-config libdqlite-dev libraft-dev libuv1-dev liblz4-dev libsqlite3-dev \
 	lxc-dev liblxc-common lxcfs uidmap dnsmasq-base nftables btrfs-progs e2fsprogs squashfs-tools busybox-static \
 	xz-utils zstd bzip2 iproute2 procps ca-certificates acl attr
-# Only the tests against the stock clients need these.
-TEST_PACKAGES := lxd-client python3-pylxd
+# Only the tests need these: the stock clients, and what injects faults.
+TEST_PACKAGES := lxd-client python3-pylxd strace
 
 RACE_PACKAGES = $$($(GO) list ./state/... ./cluster/... ./rpc/...)
 
